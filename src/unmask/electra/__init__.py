@@ -1,0 +1,1 @@
+"""ELECTRA: config, model, checkpoint map, tokenizer."""

@@ -1,0 +1,209 @@
+"""Find, download, read and write model directories in the Hub's layout, safely.
+
+A model directory holds `config.json`, `model.safetensors` (or shards with an index), the tokenizer's own
+files and, for models that generate, `generation_config.json`. Nothing here knows a model family.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unmask.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CONFIG = "config.json"
+GENERATION_CONFIG = "generation_config.json"
+WEIGHTS = "model.safetensors"
+WEIGHTS_INDEX = "model.safetensors.index.json"
+
+# What a model directory can consist of: nothing else is downloaded (no code, no pickles, no other framework).
+DOWNLOADED = ["*.json", "*.safetensors", "*.model", "*.txt"]
+
+
+def find_model(name_or_path: str | os.PathLike[str], *, revision: str | None = None) -> Path:
+    """The directory of a model: a path, a name in the local Hub cache, or a download, in that order.
+
+    Raises:
+        UserError: neither a directory, nor cached, nor downloadable; says what was looked for and where.
+    """
+    path = Path(name_or_path).expanduser()
+    if path.is_dir():
+        return path
+    if path.is_file():
+        raise UserError(f"{path} is a file: give the model's directory")
+    return _from_hub(str(name_or_path), revision)
+
+
+def _from_hub(name: str, revision: str | None) -> Path:
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import HFValidationError, HfHubHTTPError, LocalEntryNotFoundError
+
+    looked_in = f"a directory {Path(name).expanduser().absolute()}"
+    try:
+        try:
+            cached = snapshot_download(
+                name, revision=revision, allow_patterns=DOWNLOADED, local_files_only=True
+            )
+            # A cache entry can be partial (only the tokenizer was once fetched): then ask the Hub again.
+            if (Path(cached) / CONFIG).is_file() and _has_weights(Path(cached)):
+                return Path(cached)
+        except LocalEntryNotFoundError:
+            pass
+        return Path(snapshot_download(name, revision=revision, allow_patterns=DOWNLOADED))
+    except HFValidationError:
+        raise UserError(f"no model {name!r}: looked for {looked_in}, and it is no valid Hub name") from None
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"no model {name!r}: looked for {looked_in}, in the Hub cache {constants.HF_HUB_CACHE}, "
+            f"and at {constants.ENDPOINT}/{name} ({reason}); give a directory, or connect once to download it"
+        ) from None
+
+
+def _has_weights(directory: Path) -> bool:
+    return (directory / WEIGHTS).is_file() or (directory / WEIGHTS_INDEX).is_file()
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        UserError: the file is missing, unreadable, or not a JSON object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path.parent} has no {path.name}") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UserError(f"{path} cannot be read as JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path} holds {type(value).__name__}, not a JSON object")
+    return value
+
+
+def read_weights(directory: Path) -> dict[str, Tensor]:
+    """All tensors of a model directory, from one safetensors file or from the shards of its index.
+
+    Raises:
+        UserError: no weights, a damaged file, a shard that is missing or that leaves the directory.
+    """
+    if (directory / WEIGHTS).is_file():
+        return _read_safetensors(directory / WEIGHTS)
+    if not (directory / WEIGHTS_INDEX).is_file():
+        raise UserError(f"{directory} has no {WEIGHTS} (nor {WEIGHTS_INDEX})")
+    index = read_json(directory / WEIGHTS_INDEX)
+    weight_map = index.get("weight_map")
+    if not isinstance(weight_map, dict):
+        raise UserError(f"{directory / WEIGHTS_INDEX} has no 'weight_map'")
+    weights: dict[str, Tensor] = {}
+    for shard in sorted(set(weight_map.values())):
+        if Path(shard).name != shard:
+            raise UserError(f"{directory / WEIGHTS_INDEX} names the shard {shard!r} outside its directory")
+        weights |= _read_safetensors(directory / shard)
+    absent = sorted(set(weight_map) - set(weights))
+    if absent:
+        raise UserError(f"{directory}: the shards lack {len(absent)} indexed tensors, first {absent[0]!r}")
+    return weights
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing") from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from None
+
+
+def write_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
+    """Write tensors as safetensors, beside and then renamed. Keys are written in the order given."""
+    from safetensors.torch import save_file
+
+    with _beside(path) as temporary:
+        # Transformers refuses files without this entry.
+        save_file(
+            {name: tensor.contiguous() for name, tensor in weights.items()}, temporary, {"format": "pt"}
+        )
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON object, keys sorted as Transformers does, beside and then renamed."""
+    write_atomically(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file so that a reader, or a crash, sees the old content or the new one, never a part."""
+    data = content.encode() if isinstance(content, str) else content
+    with _beside(path) as temporary:
+        temporary.write_bytes(data)
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+    """A temporary file in the same directory that takes the name `path` when the block ends well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    os.close(descriptor)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o666 & ~_umask())
+        _flush_to_disk(temporary)
+        temporary.replace(path)
+    finally:
+        with suppress(FileNotFoundError):
+            temporary.unlink()
+
+
+@contextmanager
+def atomic_directory(path: Path) -> Iterator[Path]:
+    """A new directory that takes the name `path` only when the block ends well.
+
+    A directory already at `path` is replaced then, and stays untouched if the block fails.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part"))
+    try:
+        yield temporary
+        temporary.chmod(0o777 & ~_umask())
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                _flush_to_disk(file)
+        if path.exists():
+            # Two renames: a crash between them leaves the old directory whole under its `.old` name.
+            old = path.with_name(f".{path.name}.old")
+            shutil.rmtree(old, ignore_errors=True)
+            path.rename(old)
+            temporary.rename(path)
+            shutil.rmtree(old)
+        else:
+            temporary.rename(path)
+        _flush_to_disk(path.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _flush_to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current

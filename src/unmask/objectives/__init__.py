@@ -1,0 +1,1 @@
+"""Pure functions from token ids and a counter to (inputs, targets)."""

@@ -1,0 +1,1 @@
+"""T5: config, model, checkpoint map, tokenizer."""

@@ -1,0 +1,1 @@
+"""Tokenizers: train, load with their special ids, save."""
