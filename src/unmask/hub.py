@@ -45,7 +45,7 @@ def find_model(name_or_path: str | os.PathLike[str], *, revision: str | None = N
 
 def _from_hub(name: str, revision: str | None) -> Path:
     from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import HFValidationError, HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     looked_in = f"a directory {Path(name).expanduser().absolute()}"
     try:

@@ -1,0 +1,192 @@
+"""Packed token streams: many sequences laid end to end in one dimension, with no padding between them.
+
+Everything that works token by token (linear layers, norms, losses) runs on the stream `(total, …)`. Only
+attention has to know where a sequence begins: it asks the `Layout` for the rectangular view and back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """Where the sequences of a packed stream lie.
+
+    Attributes:
+        lengths: tokens of each sequence, at least 1 each; kept as Python integers so that asking for a shape
+            never waits for an accelerator.
+        device: where index tensors are made.
+    """
+
+    lengths: tuple[int, ...]
+    device: torch.device
+
+    @staticmethod
+    def of(lengths: Sequence[int] | Tensor, device: torch.device | str = "cpu") -> Layout:
+        """A layout from the lengths of its sequences.
+
+        Raises:
+            ValueError: no sequences, or one without tokens.
+        """
+        values = tuple(int(n) for n in (lengths.tolist() if isinstance(lengths, Tensor) else lengths))
+        if not values:
+            raise ValueError("a batch needs at least one sequence")
+        if min(values) < 1:
+            raise ValueError(f"sequence {values.index(min(values))} of the batch is empty")
+        return Layout(values, torch.device(device))
+
+    @property
+    def batch(self) -> int:
+        return len(self.lengths)
+
+    @cached_property
+    def total(self) -> int:
+        return sum(self.lengths)
+
+    @cached_property
+    def longest(self) -> int:
+        return max(self.lengths)
+
+    @cached_property
+    def is_rectangular(self) -> bool:
+        """All sequences are equally long: the stream is the rectangle, and no padding exists anywhere."""
+        return self.total == self.batch * self.longest
+
+    @cached_property
+    def starts(self) -> Tensor:
+        """(batch,) int64: where each sequence begins in the stream."""
+        lengths = torch.tensor(self.lengths)
+        return (lengths.cumsum(0) - lengths).to(self.device)
+
+    @cached_property
+    def positions(self) -> Tensor:
+        """(total,) int64: the place of each token within its own sequence, from 0."""
+        lengths = torch.tensor(self.lengths)
+        starts = lengths.cumsum(0) - lengths
+        return (torch.arange(self.total) - starts.repeat_interleave(lengths)).to(self.device)
+
+    @cached_property
+    def cells(self) -> Tensor:
+        """(total,) int64: the place of each token in the flattened (batch · longest) rectangle."""
+        lengths = torch.tensor(self.lengths)
+        rows = torch.arange(self.batch).repeat_interleave(lengths).to(self.device)
+        return rows * self.longest + self.positions
+
+    @cached_property
+    def mask(self) -> Tensor | None:
+        """(batch, longest) bool, true on tokens; None where every cell is a token."""
+        if self.is_rectangular:
+            return None
+        lengths = torch.tensor(self.lengths)
+        return (torch.arange(self.longest) < lengths[:, None]).to(self.device)
+
+    @cached_property
+    def attention_bias(self) -> Tensor | None:
+        """(batch, 1, 1, longest) float32 to add to scores: 0 on tokens, -inf on padding; None if no padding."""
+        if self.mask is None:
+            return None
+        bias = torch.zeros(self.mask.shape, device=self.device).masked_fill(~self.mask, float("-inf"))
+        return bias[:, None, None, :]
+
+    def pad(self, stream: Tensor) -> Tensor:
+        """(total, …) → (batch, longest, …), zeros in the gaps. A view where nothing has to be padded."""
+        if not self.is_rectangular:
+            stream = _ToRectangle.apply(stream, self.cells, self.batch * self.longest)
+        return stream.view(self.batch, self.longest, *stream.shape[1:])
+
+    def unpad(self, rectangle: Tensor) -> Tensor:
+        """(batch, longest, …) → (total, …). A view where nothing was padded and memory allows."""
+        flat = rectangle.flatten(0, 1)
+        return flat if self.is_rectangular else _ToStream.apply(flat, self.cells)
+
+
+# The two moves are each other's transpose and each cell is written once, so each is the other's gradient.
+# Autograd's own gradient of a gather would be an accumulating scatter, which is slower and, on some devices,
+# adds in no fixed order.
+
+
+def _scatter(stream: Tensor, cells: Tensor, size: int) -> Tensor:
+    return stream.new_zeros(size, *stream.shape[1:]).index_copy_(0, cells, stream)
+
+
+class _ToRectangle(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, stream: Tensor, cells: Tensor, size: int) -> Tensor:
+        ctx.save_for_backward(cells)
+        return _scatter(stream, cells, size)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (cells,) = ctx.saved_tensors
+        return gradient.index_select(0, cells), None, None
+
+
+class _ToStream(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, flat: Tensor, cells: Tensor) -> Tensor:
+        ctx.save_for_backward(cells)
+        ctx.size = flat.shape[0]
+        return flat.index_select(0, cells)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (cells,) = ctx.saved_tensors
+        return _scatter(gradient, cells, ctx.size), None
+
+
+@dataclass(frozen=True, eq=False)
+class PackedInput:
+    """What a padded batch holds once its padding is gone.
+
+    Attributes:
+        ids: (total,) int64 token ids.
+        layout: the sequences' lengths.
+        columns: (total,) int64: the column each token had in the padded batch.
+        cells: (total,) int64: row · width + column of each token, to put results back.
+        shape: (batch, width) of the padded batch.
+    """
+
+    ids: Tensor
+    layout: Layout
+    columns: Tensor
+    cells: Tensor
+    shape: tuple[int, int]
+
+    def spread(self, stream: Tensor) -> Tensor:
+        """(total, …) → (batch, width, …), zeros where the batch was padded."""
+        batch, width = self.shape
+        return _ToRectangle.apply(stream, self.cells, batch * width).view(batch, width, *stream.shape[1:])
+
+
+def remove_padding(input_ids: Tensor, attention_mask: Tensor | None) -> PackedInput:
+    """Pack a padded batch, wherever its padding is.
+
+    Args:
+        input_ids: (batch, width) token ids.
+        attention_mask: (batch, width), nonzero on tokens; None: everything is a token.
+
+    Raises:
+        ValueError: a wrong shape, or a row without any token.
+    """
+    if input_ids.dim() != 2:
+        raise ValueError(f"input_ids must be (batch, length), got {tuple(input_ids.shape)}")
+    batch, width = input_ids.shape
+    if attention_mask is None:
+        attention_mask = torch.ones_like(input_ids)
+    if attention_mask.shape != input_ids.shape:
+        raise ValueError(
+            f"attention_mask is {tuple(attention_mask.shape)}, input_ids {tuple(input_ids.shape)}"
+        )
+    seen = attention_mask != 0
+    cells = seen.flatten().nonzero().squeeze(1)
+    layout = Layout.of(seen.sum(1), input_ids.device)
+    return PackedInput(
+        input_ids.flatten().index_select(0, cells), layout, cells % width, cells, (batch, width)
+    )
