@@ -89,7 +89,7 @@ class Layout:
 
     @cached_property
     def attention_bias(self) -> Tensor | None:
-        """(batch, 1, 1, longest) float32 to add to scores: 0 on tokens, -inf on padding; None if no padding."""
+        """(batch, 1, 1, longest) float32 to add to scores: -inf on padding, else 0; None if no padding."""
         if self.mask is None:
             return None
         bias = torch.zeros(self.mask.shape, device=self.device).masked_fill(~self.mask, float("-inf"))

@@ -54,7 +54,7 @@ class RelativePositionBias(nn.Module):
         so its rows are windows into one vector.
         """
         device = self.table.weight.device
-        # Ascending from (first key − last query): the window that starts at s belongs to query s from the end.
+        # Ascending: the window that starts at s belongs to the query s places before the last one.
         distance = torch.arange(1 - queries - first_query, keys - first_query, device=device)
         bucket = relative_position_bucket(
             distance,

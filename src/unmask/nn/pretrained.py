@@ -1,0 +1,160 @@
+"""What every model shares: being made from a config, saved to and loaded from the Hub's layout."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, Self
+
+import torch
+from torch import Tensor, nn
+
+from unmask import hub
+from unmask.errors import UserError
+
+logger = logging.getLogger("unmask")
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class Config(Protocol):
+    """A family's config: a dataclass that reads and writes the Hub's `config.json`."""
+
+    @classmethod
+    def from_hub(cls, values: Mapping[str, Any], where: str) -> Self: ...
+
+    def to_hub(self) -> dict[str, Any]: ...
+
+
+class PretrainedModel(nn.Module):
+    """A module with a config, whose weights have the Hub's names on disk and a reader's names inside.
+
+    A subclass gives the class attributes below and `initialise`, which draws fresh weights in place.
+    """
+
+    config_class: ClassVar[type[Config]]
+    #: The name that Transformers knows this model by, written into config.json as its architecture.
+    architecture: ClassVar[str]
+    #: Prefixes (names inside) of parameters that a checkpoint may lack, because a new task starts with them.
+    fresh_heads: ClassVar[tuple[str, ...]] = ()
+    config: Any
+
+    @staticmethod
+    def hub_name(name: str) -> str:
+        """The name on disk of a parameter of this model."""
+        raise NotImplementedError
+
+    @classmethod
+    def prepare(cls, config: Any, weights: dict[str, Tensor]) -> Any:
+        """Last look at a checkpoint before its model is made: drop copies, settle what the config left open.
+
+        Args:
+            weights: tensors by their names on disk, changed in place.
+
+        Returns:
+            The config to build.
+        """
+        return config
+
+    def initialise(self) -> None:
+        """Draw all weights afresh, in place, from torch's global generator."""
+        raise NotImplementedError
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | os.PathLike[str],
+        *,
+        dtype: str | torch.dtype = "float32",
+        device: str | torch.device = "cpu",
+        revision: str | None = None,
+    ) -> Self:
+        """Load a model directory, a cached Hub name or a Hub name to download; ready for inference.
+
+        Args:
+            dtype: "float32", "bfloat16" or "float16", or the torch dtype of that name.
+
+        Raises:
+            UserError: nothing found, a damaged file, a missing tensor, a tensor of the wrong shape.
+        """
+        directory = hub.find_model(name_or_path, revision=revision)
+        kind = parse_dtype(dtype)
+        config = cls.config_class.from_hub(hub.read_json(directory / hub.CONFIG), str(directory / hub.CONFIG))
+        weights = hub.read_weights(directory)
+        config = cls.prepare(config, weights)
+        with torch.device("meta"):
+            model = cls(config)  # type: ignore[call-arg]
+        model._take(weights, str(directory))
+        model.after_loading(directory)
+        return model.to(device=device, dtype=kind).eval()
+
+    def after_loading(self, directory: Path) -> None:
+        """A hook for what else a directory holds, such as generation_config.json."""
+
+    def _take(self, weights: dict[str, Tensor], where: str) -> None:
+        """Assign checkpoint tensors to this model, which is on the meta device."""
+        expected = self.state_dict()
+        state: dict[str, Tensor] = {}
+        missing: list[str] = []
+        for name, tensor in expected.items():
+            found = weights.pop(self.hub_name(name), None)
+            if found is None:
+                missing.append(name)
+            elif found.shape != tensor.shape:
+                raise UserError(
+                    f"{where}: tensor {self.hub_name(name)!r} is {tuple(found.shape)}, "
+                    f"but config.json asks for {tuple(tensor.shape)}"
+                )
+            else:
+                state[name] = found.float() if found.is_floating_point() else found
+        fresh = [name for name in missing if name.startswith(self.fresh_heads)] if self.fresh_heads else []
+        absent = [self.hub_name(name) for name in missing if name not in fresh]
+        if absent:
+            more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
+            raise UserError(f"{where}: the checkpoint lacks the tensor {absent[0]!r}{more}")
+        if fresh:
+            self._draw(fresh, state)
+            logger.warning("%s has no %s: drawn afresh, train before use", where, ", ".join(fresh))
+        self.load_state_dict(state, assign=True)
+        for parameter in self.parameters():
+            parameter.requires_grad_(True)
+        if weights:
+            logger.info("%s: %d tensors not used: %s", where, len(weights), ", ".join(sorted(weights)))
+
+    def _draw(self, names: list[str], state: dict[str, Tensor]) -> None:
+        """Fill in parameters that the checkpoint lacks from a freshly drawn model."""
+        drawn = type(self)(self.config)  # type: ignore[call-arg]
+        values = drawn.state_dict()
+        state.update({name: values[name] for name in names})
+
+    def save_pretrained(self, directory: str | os.PathLike[str]) -> None:
+        """Write config.json and model.safetensors, each beside and then renamed."""
+        path = Path(directory)
+        config = self.config.to_hub() | {"architectures": [self.architecture]}
+        parameters = next(self.parameters())
+        config["dtype"] = str(parameters.dtype).removeprefix("torch.")
+        hub.write_weights(path / hub.WEIGHTS, self.hub_state())
+        hub.write_json(path / hub.CONFIG, config)
+
+    def hub_state(self) -> dict[str, Tensor]:
+        """This model's tensors by their names on disk."""
+        return {self.hub_name(name): tensor.detach() for name, tensor in self.state_dict().items()}
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+
+def parse_dtype(dtype: str | torch.dtype) -> torch.dtype:
+    """The torch dtype of a name.
+
+    Raises:
+        UserError: an unknown name; the message lists the known ones.
+    """
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype not in DTYPES:
+        raise UserError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")
+    return DTYPES[dtype]
