@@ -85,7 +85,7 @@ class PretrainedModel(nn.Module):
         weights = hub.read_weights(directory)
         config = cls.prepare(config, weights)
         with torch.device("meta"):
-            model = cls(config)  # type: ignore[call-arg]
+            model = cls(config)
         model._take(weights, str(directory))
         model.after_loading(directory)
         return model.to(device=device, dtype=kind).eval()
@@ -125,7 +125,7 @@ class PretrainedModel(nn.Module):
 
     def _draw(self, names: list[str], state: dict[str, Tensor]) -> None:
         """Fill in parameters that the checkpoint lacks from a freshly drawn model."""
-        drawn = type(self)(self.config)  # type: ignore[call-arg]
+        drawn = type(self)(self.config)
         values = drawn.state_dict()
         state.update({name: values[name] for name in names})
 
