@@ -159,6 +159,20 @@ class PackedInput:
     cells: Tensor
     shape: tuple[int, int]
 
+    def without_gaps(self) -> PackedInput:
+        """This input, checked: the tokens of each row stand in one run, as relative positions need them.
+
+        Raises:
+            ValueError: a row whose mask has a gap.
+        """
+        first = self.columns.index_select(0, self.layout.starts)
+        shift = self.columns - self.layout.positions
+        if not torch.equal(
+            shift, first.repeat_interleave(torch.tensor(self.layout.lengths).to(first.device))
+        ):
+            raise ValueError("attention_mask has a gap inside a row: its tokens must stand in one run")
+        return self
+
     def spread(self, stream: Tensor) -> Tensor:
         """(total, …) → (batch, width, …), zeros where the batch was padded."""
         batch, width = self.shape
