@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,12 +24,12 @@ from unmask.errors import UserError
 from unmask.objectives.randomness import generator
 from unmask.training.checkpoints import load_newest, remove_leftovers, save_checkpoint
 from unmask.training.metrics import MetricsLog
-from unmask.training.optimisers import OptimiserName, make_optimiser
+from unmask.training.optimisers import make_optimiser
 from unmask.training.progress import Progress
-from unmask.training.schedules import ScheduleName, schedule
+from unmask.training.schedules import schedule
+from unmask.training.settings import LoopSettings
 
 Batch = Mapping[str, np.ndarray]
-Precision = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True)
@@ -45,37 +45,6 @@ class Loss:
     total: Tensor
     metrics: Mapping[str, Tensor]
     tokens: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoopSettings:
-    """How to train, whatever is trained.
-
-    Attributes:
-        steps: optimiser steps.
-        learning_rate: the schedule's peak.
-        clip_norm: the gradient's largest global norm; 0: no clipping.
-        precision: bfloat16 runs matrix products in bfloat16 over float32 weights.
-        checkpoint_every: steps between checkpoints; 0: none.
-        keep_checkpoints: how many of the newest to keep.
-        evaluate_every: steps between evaluations, with one before the first step and one after the last;
-            0: those two alone.
-        log_every: steps between lines of metrics.jsonl.
-    """
-
-    steps: int
-    seed: int = 0
-    optimiser: OptimiserName = "adamw"
-    learning_rate: float
-    schedule: ScheduleName = "linear"
-    warmup_steps: int = 0
-    weight_decay: float = 0.01
-    clip_norm: float = 1.0
-    precision: Precision = "float32"
-    checkpoint_every: int = 0
-    keep_checkpoints: int = 2
-    evaluate_every: int = 0
-    log_every: int = 10
 
 
 class Interrupted(Exception):

@@ -20,7 +20,6 @@ from unmask.data.streams import (
     span_corruption_batches,
     span_corruption_evaluation,
 )
-from unmask.electra.config import ElectraConfig, generator_config
 from unmask.electra.pair import ElectraPair
 from unmask.electra.tokenizer import ElectraTokenizer
 from unmask.errors import UserError
@@ -142,9 +141,7 @@ def to_tensor(array: np.ndarray, device: torch.device) -> torch.Tensor:
 # --- T5: span corruption --------------------------------------------------------------------------------
 
 
-def _t5(
-    recipe: PretrainRecipe, shards: Shards, tokenizer: T5Tokenizer, device: torch.device
-) -> Pretraining:
+def _t5(recipe: PretrainRecipe, shards: Shards, tokenizer: T5Tokenizer, device: torch.device) -> Pretraining:
     model = T5ForConditionalGeneration(_t5_config(recipe, tokenizer.vocab_size)).to(device)
     options = {
         "sentinel_ids": tokenizer.sentinel_ids,
