@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from unmask.report.blocks import Curves
 
 if TYPE_CHECKING:
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 # Told apart without colour vision, and at least 3:1 (WCAG 2.2, 1.4.11) against the page in either scheme.
@@ -20,6 +22,7 @@ _INK = "#0a0b0c"
 _SETTINGS: dict[Any, Any] = {
     "svg.hashsalt": "unmask",  # ids inside the file are random without one
     "svg.fonttype": "none",  # text stays text: searchable, and readable aloud
+    "text.parse_math": False,  # a name may hold dollar signs
     "font.size": 11.0,
     "text.color": _INK,
     "axes.edgecolor": _INK,
@@ -58,7 +61,6 @@ def draw_curves(curves: Curves, prefix: str) -> str:
 
 def _figure(curves: Curves) -> Figure:
     from matplotlib.figure import Figure
-    from matplotlib.text import Text
 
     figure = Figure(figsize=(7.2, 3.8), layout="constrained")
     axes = figure.add_subplot()
@@ -75,18 +77,28 @@ def _figure(curves: Curves) -> Figure:
         lines.append(line)
     if curves.log_x:
         axes.set_xscale("log", nonpositive="mask")
+        _plain_numbers(axes.xaxis, axes.get_xlim())
     if curves.log_y:
         axes.set_yscale("log", nonpositive="mask")
+        _plain_numbers(axes.yaxis, axes.get_ylim())
     axes.set_xlabel(curves.x_label)
     axes.set_ylabel(curves.y_label)
     if len(lines) > 1:
         # Below the axes, so that it never hides a line. matplotlib drops names that begin with "_".
         names = [re.sub("^_", "\u200b_", series.name) for series in curves.series]
         figure.legend(lines, names, loc="outside lower center", ncols=min(3, len(lines)))
-    for label in (axes.xaxis.label, axes.yaxis.label, *(t for one in figure.legends for t in one.texts)):
-        assert isinstance(label, Text)
-        label.set_parse_math(False)  # a name may hold a dollar sign
     return figure
+
+
+def _plain_numbers(axis: Axis, limits: tuple[float, float]) -> None:
+    """0.1, 0.2, 0.5, 1 … along a logarithmic axis: a loss often spans less than one power of ten."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    decades = math.log10(limits[1] / limits[0])
+    steps = range(1, 10) if decades < 1 else (1, 2, 5) if decades < 3 else (1,)
+    axis.set_major_locator(LogLocator(subs=steps))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _for_page(svg: str, caption: str, prefix: str) -> str:
