@@ -49,9 +49,7 @@ def nearest_neighbour(
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     # The default pattern would drop words of one letter.
-    vectorizer: Any = TfidfVectorizer(  # type: ignore[no-untyped-call]
-        ngram_range=(1, 2), token_pattern=r"(?u)\b\w+\b"
-    )
+    vectorizer: Any = TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"(?u)\b\w+\b")
     try:
         training = vectorizer.fit_transform(training_sources).T.tocsr()
     except ValueError:  # scikit-learn's "empty vocabulary"
