@@ -1,0 +1,2 @@
+"""stub"""
+def train_unigram(*a, **k): raise NotImplementedError
