@@ -68,7 +68,7 @@ def train(
         loss_of: (batch, step) → Loss; may draw from torch's global generator, which is seeded by the step.
         directory: where checkpoints/ and metrics.jsonl are kept.
         label: what the progress line calls this work.
-        evaluate: held-out metrics, run with the model in evaluation mode.
+        evaluate: held-out metrics, run with the model in evaluation mode and the training's precision.
 
     Raises:
         Interrupted: after Ctrl-C or SIGTERM, once the state is saved.
@@ -91,7 +91,7 @@ def train(
 
     def evaluated(step: int) -> None:
         if evaluate is not None:
-            with _evaluation(model):
+            with _evaluation(model), _autocast(model, settings):
                 log.write(step, "evaluation", evaluate())
 
     if first == 0:
@@ -109,7 +109,7 @@ def train(
             last = done == settings.steps
             if done % settings.log_every == 0 or last:
                 values = {name: float(value) for name, value in loss.metrics.items()}
-                if not all(np.isfinite(value) for value in values.values()):
+                if not all(np.isfinite(value) for name, value in values.items() if name.endswith("loss")):
                     raise UserError(
                         f"{label}: a loss is not finite at step {done} ({values}): lower the learning rate"
                     )
@@ -136,8 +136,7 @@ def _step(
     settings: LoopSettings,
 ) -> Loss:
     torch.manual_seed(step_seed(settings.seed, "step", step))
-    device = next(model.parameters()).device.type
-    with torch.autocast(device, torch.bfloat16, enabled=settings.precision == "bfloat16"):
+    with _autocast(model, settings):
         loss = loss_of(batch, step)
     optimiser.zero_grad(set_to_none=True)
     loss.total.backward()
@@ -145,6 +144,11 @@ def _step(
         nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm, foreach=True)
     optimiser.step()
     return loss
+
+
+def _autocast(model: nn.Module, settings: LoopSettings) -> torch.autocast:
+    device = next(model.parameters()).device.type
+    return torch.autocast(device, torch.bfloat16, enabled=settings.precision == "bfloat16")
 
 
 def step_seed(seed: int, purpose: str, step: int) -> int:

@@ -13,14 +13,11 @@ import torch
 from torch import nn
 
 from unmask import hub
-from unmask.data.shards import Shards
-from unmask.data.streams import (
-    replaced_token_batches,
-    replaced_token_evaluation,
-    span_corruption_batches,
-    span_corruption_evaluation,
-)
-from unmask.electra.pair import ElectraPair
+from unmask.data.pretraining import ReplacedTokens, SpanCorruption
+from unmask.data.shards import Shards, Split
+from unmask.data.stream import EvaluationBatches, TrainingBatches
+from unmask.electra.config import ElectraConfig, generator_config
+from unmask.electra.pair import DISCRIMINATOR, DISCRIMINATOR_WEIGHT, GENERATOR, ElectraPair, ReplacedTokenLosses
 from unmask.electra.tokenizer import ElectraTokenizer
 from unmask.errors import UserError
 from unmask.nn.ragged import Layout
@@ -73,7 +70,7 @@ def pretrain(
         {
             "recipe": recipe.as_table(),
             "tokenizer": tokenizer.fingerprint,
-            "data": shards.fingerprint_of_content,
+            "data": shards.checksum,
         },
     )
     if model_directory.is_dir():
@@ -141,24 +138,27 @@ def to_tensor(array: np.ndarray, device: torch.device) -> torch.Tensor:
 # --- T5: span corruption --------------------------------------------------------------------------------
 
 
-def _t5(recipe: PretrainRecipe, shards: Shards, tokenizer: T5Tokenizer, device: torch.device) -> Pretraining:
+def _t5(
+    recipe: PretrainRecipe, shards: Shards, tokenizer: T5Tokenizer, device: torch.device
+) -> Pretraining:
     model = T5ForConditionalGeneration(_t5_config(recipe, tokenizer.vocab_size)).to(device)
-    options = {
-        "sentinel_ids": tokenizer.sentinel_ids,
-        "eos_id": tokenizer.eos_token_id,
-        "inputs_length": recipe.length,
-        "batch_size": recipe.batch_size,
-        "noise_density": recipe.chosen("noise_density", 0.15),
-        "mean_span_length": recipe.chosen("mean_span_length", 3.0),
-        "seed": recipe.seed,
-    }
-    held_out = span_corruption_evaluation(shards.validation, **options)
+
+    def source(split: Split) -> SpanCorruption:
+        return SpanCorruption(
+            split,
+            inputs_length=recipe.length,
+            sentinel_ids=tokenizer.sentinel_ids,
+            eos_id=tokenizer.eos_token_id,
+            noise_density=recipe.chosen("noise_density", 0.15),
+            mean_span=recipe.chosen("mean_span_length", 3.0),
+        )
+
+    held_out = EvaluationBatches(source(shards.validation), batch_size=recipe.batch_size, seed=recipe.seed)
 
     def evaluate() -> dict[str, float]:
         total, count = 0.0, 0
         for batch in held_out:
-            with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
-                total += float(t5_loss_sum(model, batch, device))
+            total += float(t5_loss_sum(model, batch, device))
             count += len(batch["targets"])
         return {"loss": total / count}
 
@@ -168,7 +168,7 @@ def _t5(recipe: PretrainRecipe, shards: Shards, tokenizer: T5Tokenizer, device: 
 
     return Pretraining(
         model,
-        span_corruption_batches(shards.train, **options),
+        TrainingBatches(source(shards.train), batch_size=recipe.batch_size, seed=recipe.seed),
         lambda batch, step: t5_loss(model, batch, device),
         evaluate,
         save,
@@ -213,36 +213,69 @@ def t5_loss(model: T5ForConditionalGeneration, batch: Batch, device: torch.devic
 def _electra(
     recipe: PretrainRecipe, shards: Shards, tokenizer: ElectraTokenizer, device: torch.device
 ) -> Pretraining:
-    pair = ElectraPair(*_electra_configs(recipe, tokenizer.vocab_size)).to(device)
-    weight = recipe.chosen("discriminator_weight", 50.0)
-    options = {
-        "cls_id": tokenizer.cls_token_id,
-        "sep_id": tokenizer.sep_token_id,
-        "mask_id": tokenizer.mask_token_id,
-        "special_ids": tokenizer.special_ids,
-        "max_length": recipe.length,
-        "batch_size": recipe.batch_size,
-        "mask_rate": recipe.chosen("mask_rate", 0.15),
-        "seed": recipe.seed,
-    }
-    held_out = replaced_token_evaluation(shards.validation, **options)
+    config = _electra_config(recipe, tokenizer)
+    generator = generator_config(config, recipe.chosen("generator_share", 0.25))
+    pair = ElectraPair.fresh(generator, config).to(device)
+    weight = recipe.chosen("discriminator_weight", DISCRIMINATOR_WEIGHT)
+
+    def source(split: Split) -> ReplacedTokens:
+        return ReplacedTokens(
+            split,
+            max_length=recipe.length,
+            cls_id=tokenizer.cls_token_id,
+            sep_id=tokenizer.sep_token_id,
+            mask_id=tokenizer.mask_token_id,
+            special_ids=sorted(tokenizer.special_ids),
+            mask_rate=recipe.chosen("mask_rate", 0.15),
+        )
+
+    held_out = EvaluationBatches(source(shards.validation), batch_size=recipe.batch_size, seed=recipe.seed)
 
     def loss_of(batch: Batch, step: int) -> Loss:
-        out = rtd_outcome(pair, batch, step_seed(recipe.seed, "sampling", step), device)
-        return Loss(out.total(weight), out.metrics(), 2 * len(batch["tokens"]))
+        out = _rtd_step(pair, batch, step_seed(recipe.seed, "sampling", step), device)
+        return Loss(out.loss(weight), out.metrics(), 2 * len(batch["tokens"]))
 
     def evaluate() -> dict[str, float]:
-        sums: dict[str, float] = {}
-        for index, batch in enumerate(held_out):
-            with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
-                out = rtd_outcome(pair, batch, step_seed(recipe.seed, "held-out sampling", index), device)
-            for name, value in out.counts().items():
-                sums[name] = sums.get(name, 0.0) + float(value)
-        return out.ratios(sums)
+        seeds = (step_seed(recipe.seed, "held-out sampling", k) for k in range(len(held_out)))
+        steps = [_rtd_step(pair, batch, seed, device) for batch, seed in zip(held_out, seeds, strict=True)]
+        total = ReplacedTokenLosses.joined(steps)
+        return {name: float(value) for name, value in total.metrics().items()}
 
     def save(directory: Path) -> None:
         pair.save_pretrained(directory)
-        for part in (directory, directory / "generator", directory / "discriminator"):
+        for part in (directory, directory / GENERATOR, directory / DISCRIMINATOR):
             tokenizer.save_pretrained(part)
 
-    return Pretraining(pair, replaced_token_batches(shards.train, **options), loss_of, evaluate, save)
+    return Pretraining(
+        pair,
+        TrainingBatches(source(shards.train), batch_size=recipe.batch_size, seed=recipe.seed),
+        loss_of,
+        evaluate,
+        save,
+    )
+
+
+def _electra_config(recipe: PretrainRecipe, tokenizer: ElectraTokenizer) -> ElectraConfig:
+    return ElectraConfig(
+        vocab_size=tokenizer.vocab_size,
+        embedding_size=recipe.chosen("embedding_width", recipe.width),
+        hidden_size=recipe.width,
+        num_hidden_layers=recipe.layers,
+        num_attention_heads=recipe.heads,
+        intermediate_size=recipe.feed_forward_width,
+        hidden_dropout_prob=recipe.dropout,
+        attention_probs_dropout_prob=recipe.dropout,
+        max_position_embeddings=recipe.length,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
+def _rtd_step(pair: ElectraPair, batch: Batch, seed: int, device: torch.device) -> ReplacedTokenLosses:
+    return pair.replaced_token_step(
+        to_tensor(batch["tokens"], device),
+        to_tensor(batch["masked"], device),
+        to_tensor(batch["drawn"], device),
+        Layout.of(batch["lengths"].tolist(), device),
+        to_tensor(batch["token_types"], device),
+        noise_seed=seed,
+    )
