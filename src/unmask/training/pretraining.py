@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -17,21 +16,23 @@ from unmask.data.pretraining import ReplacedTokens, SpanCorruption
 from unmask.data.shards import Shards, Split
 from unmask.data.stream import EvaluationBatches, TrainingBatches
 from unmask.electra.config import ElectraConfig, generator_config
-from unmask.electra.pair import DISCRIMINATOR, DISCRIMINATOR_WEIGHT, GENERATOR, ElectraPair, ReplacedTokenLosses
+from unmask.electra.pair import (
+    DISCRIMINATOR,
+    DISCRIMINATOR_WEIGHT,
+    GENERATOR,
+    ElectraPair,
+    ReplacedTokenLosses,
+)
 from unmask.electra.tokenizer import ElectraTokenizer
-from unmask.errors import UserError
-from unmask.nn.ragged import Layout
 from unmask.t5.config import T5Config
 from unmask.t5.model import T5ForConditionalGeneration
 from unmask.t5.tokenizer import T5Tokenizer
-from unmask.training.checkpoints import fingerprint
+from unmask.training.batches import t5_loss, t5_loss_sum, to_layout, to_tensor
 from unmask.training.loop import Batch, Loss, step_seed, train
 from unmask.training.recipe import PretrainRecipe
+from unmask.training.runs import MODEL, claim_run
 
 logger = logging.getLogger("unmask")
-
-RUN = "run.json"
-MODEL = "model"
 
 #: Rows of the embedding are a multiple of this, as the published 32,128 is of 128: matrix products like it.
 VOCABULARY_MULTIPLE = 64
@@ -95,52 +96,10 @@ def pretrain(
     return model_directory
 
 
-def claim_run(directory: Path, settings: dict[str, Any]) -> None:
-    """Mark a directory as the run of these settings.
-
-    Raises:
-        UserError: it is the run of others; says which differ.
-    """
-    path = directory / RUN
-    settings = settings | {"fingerprint": fingerprint(settings)}
-    if not path.is_file():
-        hub.write_json(path, settings)
-        return
-    before = hub.read_json(path)
-    if before.get("fingerprint") == settings["fingerprint"]:
-        return
-    differing = _differences(before, settings)
-    raise UserError(
-        f"{directory} holds a run with other settings ({differing}): give another --out, or delete it"
-    )
-
-
-def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    texts = []
-    for key in sorted(set(before) | set(now)):
-        old, new = before.get(key), now.get(key)
-        if key == "fingerprint" or old == new:
-            continue
-        if isinstance(old, dict) and isinstance(new, dict):
-            texts.append(_differences(old, new))
-        elif isinstance(old, str) and len(old) == 64:
-            texts.append(f"another {key}")
-        else:
-            texts.append(f"{key} {old!r}, now {new!r}")
-    return ", ".join(texts)
-
-
-def to_tensor(array: np.ndarray, device: torch.device) -> torch.Tensor:
-    """An int64 tensor on the device from a batch's integers."""
-    return torch.from_numpy(array.astype(np.int64)).to(device, non_blocking=True)
-
-
 # --- T5: span corruption --------------------------------------------------------------------------------
 
 
-def _t5(
-    recipe: PretrainRecipe, shards: Shards, tokenizer: T5Tokenizer, device: torch.device
-) -> Pretraining:
+def _t5(recipe: PretrainRecipe, shards: Shards, tokenizer: T5Tokenizer, device: torch.device) -> Pretraining:
     model = T5ForConditionalGeneration(_t5_config(recipe, tokenizer.vocab_size)).to(device)
 
     def source(split: Split) -> SpanCorruption:
@@ -188,23 +147,6 @@ def _t5_config(recipe: PretrainRecipe, tokens: int) -> T5Config:
         feed_forward_proj=recipe.chosen("feed_forward", "gated-gelu"),
         tie_word_embeddings=recipe.chosen("tied", False),
     )
-
-
-def t5_loss_sum(model: T5ForConditionalGeneration, batch: Batch, device: torch.device) -> torch.Tensor:
-    """Sum of the cross-entropies of a ragged batch of inputs and targets, in nats."""
-    return model.loss_sum(
-        to_tensor(batch["inputs"], device),
-        Layout.of(batch["input_lengths"].tolist(), device),
-        to_tensor(batch["targets"], device),
-        Layout.of(batch["target_lengths"].tolist(), device),
-    )
-
-
-def t5_loss(model: T5ForConditionalGeneration, batch: Batch, device: torch.device) -> Loss:
-    """Mean cross-entropy over target tokens."""
-    mean = t5_loss_sum(model, batch, device) / len(batch["targets"])
-    tokens = len(batch["inputs"]) + len(batch["targets"])
-    return Loss(mean, {"loss": mean.detach()}, tokens)
 
 
 # --- ELECTRA: replaced-token detection ------------------------------------------------------------------
@@ -275,7 +217,7 @@ def _rtd_step(pair: ElectraPair, batch: Batch, seed: int, device: torch.device) 
         to_tensor(batch["tokens"], device),
         to_tensor(batch["masked"], device),
         to_tensor(batch["drawn"], device),
-        Layout.of(batch["lengths"].tolist(), device),
+        to_layout(batch["lengths"], device),
         to_tensor(batch["token_types"], device),
         noise_seed=seed,
     )
