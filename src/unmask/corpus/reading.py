@@ -73,7 +73,8 @@ def _files(path: str | PathLike[str]) -> list[Path]:
     if place.is_dir():
         found = _inside(place)
     elif has_magic(str(place)) and not place.exists():
-        matches = [Path(match) for match in sorted(glob(str(place), recursive=True))]
+        # pathlib's own glob refuses absolute patterns.
+        matches = [Path(match) for match in sorted(glob(str(place), recursive=True))]  # noqa: PTH207
         found = [file for match in matches for file in (_inside(match) if match.is_dir() else [match])]
         found = [file for file in found if _kind(file) in _READERS]
     else:
@@ -121,7 +122,8 @@ _KINDS = ".txt, .jsonl, .txt.gz, .jsonl.gz"
 @contextmanager
 def _opened(file: Path) -> Iterator[IO[bytes]]:
     try:
-        with gzip.open(file) if file.suffix.lower() == ".gz" else file.open("rb") as stream:
+        opened: IO[bytes] = gzip.open(file) if file.suffix.lower() == ".gz" else file.open("rb")  # type: ignore[assignment]  # noqa: SIM115
+        with opened as stream:
             yield stream
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{file} cannot be read: {error}") from None

@@ -1,4 +1,4 @@
-"""The pre-training pair: a generator and a discriminator that share their embeddings, and their joint step."""
+"""The pre-training pair: generator and discriminator with shared embeddings, and their joint step."""
 
 from __future__ import annotations
 

@@ -16,16 +16,17 @@ from unmask.objectives.randomness import random_keys
 
 
 class Corrupted(NamedTuple):
-    """Inputs and targets of a batch, as ragged streams: rows one after another, no padding."""
+    """Inputs and targets of a batch as ragged streams, int32: rows one after another, no padding.
+
+    Streams are (total,), lengths (batch,) and count the `</s>` that ends each row.
+    """
 
     inputs: np.ndarray
-    """(total inputs,) int32: what stays, each noise span replaced by its sentinel, `</s>` at each row's end."""
+    """What stays, each noise span replaced by its sentinel."""
     input_lengths: np.ndarray
-    """(batch,) int32."""
     targets: np.ndarray
-    """(total targets,) int32: the noise, each other span replaced by its sentinel, `</s>` at each row's end."""
+    """The noise, each other span replaced by its sentinel."""
     target_lengths: np.ndarray
-    """(batch,) int32."""
 
 
 def noise_counts(length: int, density: float = 0.15, mean_span: float = 3.0) -> tuple[int, int]:

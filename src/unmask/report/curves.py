@@ -53,6 +53,7 @@ def draw_curves(curves: Curves, prefix: str) -> str:
         matplotlib.rcParams.update(_SETTINGS)
         # The browser has the glyphs that matplotlib's own font lacks.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        warnings.filterwarnings("ignore", message="Data has no positive values")
         buffer = io.StringIO()
         no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         _figure(curves).savefig(buffer, format="svg", transparent=True, metadata=no_metadata)
