@@ -110,11 +110,13 @@ class Shards:
 
     Attributes:
         train, validation: the two splits.
+        checksum: SHA-256 of the manifest, which holds those of all files: the identity of the data.
         fingerprint, vocab_size: of the tokenizer that made them.
     """
 
     def __init__(self, directory: Path, manifest: Mapping[str, Any]) -> None:
         self.directory = directory
+        self.checksum = _digest_of(manifest)
         self.fingerprint: str = manifest["tokenizer"]["fingerprint"]
         self.vocab_size: int = manifest["tokenizer"]["vocab_size"]
         self.train = Split(directory, "train", manifest)

@@ -31,7 +31,8 @@ PREDICTION_BATCH = 64
 class TaskModel(Protocol):
     """A model in the form in which a task trains it and asks it."""
 
-    model: nn.Module
+    @property
+    def model(self) -> nn.Module: ...
 
     def examples(self, rows: Sequence[Row]) -> Any:
         """The rows as a source of batches (`unmask.data.finetuning`)."""
@@ -98,7 +99,8 @@ class T5TaskModel:
             raise UserError(
                 f"task {task.name!r} is {task.kind}: use an ELECTRA model, or make it text-to-text for T5"
             )
-        self.task, self.model, self.tokenizer, self.device = task, model, tokenizer, device
+        self.task, self.tokenizer, self.device = task, tokenizer, device
+        self.model = model
 
     @classmethod
     def load(cls, task: Task, directory: Path, *, fresh_weights: bool, device: torch.device) -> Self:
@@ -156,7 +158,8 @@ class ElectraTaskModel:
     ) -> None:
         if task.kind != "classification":
             raise UserError(f"task {task.name!r} is {task.kind}: use a T5 model; this one is ELECTRA")
-        self.task, self.model, self.tokenizer, self.device = task, model, tokenizer, device
+        self.task, self.tokenizer, self.device = task, tokenizer, device
+        self.model = model
         self.labels = model.config.labels
 
     @classmethod
@@ -178,7 +181,9 @@ class ElectraTaskModel:
         if labels is None:
             model = ElectraForSequenceClassification.from_pretrained(directory, device=device)
         else:
-            model = ElectraForSequenceClassification.with_labels(directory, labels, device=device)
+            model = ElectraForSequenceClassification.from_pretrained(
+                directory, device=device, labels=tuple(labels)
+            )
         if fresh_weights:
             model.initialise()
         return cls(task, model, tokenizer, device)
