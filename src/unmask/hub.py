@@ -98,7 +98,7 @@ def read_weights(directory: Path) -> dict[str, Tensor]:
         UserError: no weights, a damaged file, a shard that is missing or that leaves the directory.
     """
     if (directory / WEIGHTS).is_file():
-        return _read_safetensors(directory / WEIGHTS)
+        return read_tensors(directory / WEIGHTS)
     if not (directory / WEIGHTS_INDEX).is_file():
         raise UserError(f"{directory} has no {WEIGHTS} (nor {WEIGHTS_INDEX})")
     index = read_json(directory / WEIGHTS_INDEX)
@@ -109,14 +109,19 @@ def read_weights(directory: Path) -> dict[str, Tensor]:
     for shard in sorted(set(weight_map.values())):
         if Path(shard).name != shard:
             raise UserError(f"{directory / WEIGHTS_INDEX} names the shard {shard!r} outside its directory")
-        weights |= _read_safetensors(directory / shard)
+        weights |= read_tensors(directory / shard)
     absent = sorted(set(weight_map) - set(weights))
     if absent:
         raise UserError(f"{directory}: the shards lack {len(absent)} indexed tensors, first {absent[0]!r}")
     return weights
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of one safetensors file.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
@@ -52,14 +53,16 @@ class ReplacedTokenLosses:
     replaced: Tensor
     found: Tensor
 
-    @property
-    def loss(self) -> Tensor:
+    def loss(self, discriminator_weight: float = DISCRIMINATOR_WEIGHT) -> Tensor:
         """1 · masked LM (mean over drawn places) + 50 · detection (mean over tokens)."""
-        return self.loss_over(self.drawn, self.tokens)
+        generator_loss = self.generator_loss_sum / self.drawn
+        return generator_loss + self.discriminator_loss_sum * (discriminator_weight / self.tokens)
 
-    def loss_over(self, drawn: int, tokens: int) -> Tensor:
-        """The loss with the counts of a larger batch that this one is a part of."""
-        return self.generator_loss_sum / drawn + self.discriminator_loss_sum * (DISCRIMINATOR_WEIGHT / tokens)
+    @staticmethod
+    def joined(parts: Sequence[ReplacedTokenLosses]) -> ReplacedTokenLosses:
+        """Several steps as one: sums and counts added up."""
+        sums = {field.name: sum(getattr(part, field.name) for part in parts) for field in fields(parts[0])}
+        return ReplacedTokenLosses(**sums)
 
     def metrics(self) -> dict[str, Tensor]:
         """Means for a log, as scalars on the device. Recall is 0/0 = nan where nothing was replaced."""
