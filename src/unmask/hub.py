@@ -56,7 +56,8 @@ def _from_hub(name: str, revision: str | None) -> Path:
                 name, revision=revision, allow_patterns=DOWNLOADED, local_files_only=True
             )
             # A cache entry can be partial (only the tokenizer was once fetched): then ask the Hub again.
-            if (Path(cached) / CONFIG).is_file() and _has_weights(Path(cached)):
+            # A directory can also be one that holds several models.
+            if any(_has_weights(config.parent) for config in Path(cached).rglob(CONFIG)):
                 return Path(cached)
         except LocalEntryNotFoundError:
             pass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
 
@@ -70,11 +71,13 @@ class PretrainedModel(nn.Module):
         dtype: str | torch.dtype = "float32",
         device: str | torch.device = "cpu",
         revision: str | None = None,
+        **settings: Any,
     ) -> Self:
         """Load a model directory, a cached Hub name or a Hub name to download; ready for inference.
 
         Args:
             dtype: "float32", "bfloat16" or "float16", or the torch dtype of that name.
+            settings: fields of the config to set instead of the file's, such as a new head's labels.
 
         Raises:
             UserError: nothing found, a damaged file, a missing tensor, a tensor of the wrong shape.
@@ -82,6 +85,8 @@ class PretrainedModel(nn.Module):
         directory = hub.find_model(name_or_path, revision=revision)
         kind = parse_dtype(dtype)
         config = cls.config_class.from_hub(hub.read_json(directory / hub.CONFIG), str(directory / hub.CONFIG))
+        if settings:
+            config = replace(config, **settings)  # type: ignore[type-var]
         weights = hub.read_weights(directory)
         config = cls.prepare(config, weights)
         with torch.device("meta"):

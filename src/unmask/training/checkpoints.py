@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import shutil
 from pathlib import Path
@@ -120,8 +119,3 @@ def _restore_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, Tens
         number, name = key.split(".", 1)
         state.setdefault(int(number), {})[name] = tensor
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
-
-
-def fingerprint(settings: dict[str, Any]) -> str:
-    """A hash of everything that a run's result depends on, to refuse continuing another run."""
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()

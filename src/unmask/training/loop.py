@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,12 +24,12 @@ from unmask.errors import UserError
 from unmask.objectives.randomness import generator
 from unmask.training.checkpoints import load_newest, remove_leftovers, save_checkpoint
 from unmask.training.metrics import MetricsLog
-from unmask.training.optimisers import OptimiserName, make_optimiser
+from unmask.training.optimisers import make_optimiser
 from unmask.training.progress import Progress
-from unmask.training.schedules import ScheduleName, schedule
+from unmask.training.schedules import schedule
+from unmask.training.settings import LoopSettings
 
 Batch = Mapping[str, np.ndarray]
-Precision = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True)
@@ -45,37 +45,6 @@ class Loss:
     total: Tensor
     metrics: Mapping[str, Tensor]
     tokens: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoopSettings:
-    """How to train, whatever is trained.
-
-    Attributes:
-        steps: optimiser steps.
-        learning_rate: the schedule's peak.
-        clip_norm: the gradient's largest global norm; 0: no clipping.
-        precision: bfloat16 runs matrix products in bfloat16 over float32 weights.
-        checkpoint_every: steps between checkpoints; 0: none.
-        keep_checkpoints: how many of the newest to keep.
-        evaluate_every: steps between evaluations, with one before the first step and one after the last;
-            0: those two alone.
-        log_every: steps between lines of metrics.jsonl.
-    """
-
-    steps: int
-    seed: int = 0
-    optimiser: OptimiserName = "adamw"
-    learning_rate: float
-    schedule: ScheduleName = "linear"
-    warmup_steps: int = 0
-    weight_decay: float = 0.01
-    clip_norm: float = 1.0
-    precision: Precision = "float32"
-    checkpoint_every: int = 0
-    keep_checkpoints: int = 2
-    evaluate_every: int = 0
-    log_every: int = 10
 
 
 class Interrupted(Exception):
@@ -99,7 +68,7 @@ def train(
         loss_of: (batch, step) → Loss; may draw from torch's global generator, which is seeded by the step.
         directory: where checkpoints/ and metrics.jsonl are kept.
         label: what the progress line calls this work.
-        evaluate: held-out metrics, run with the model in evaluation mode.
+        evaluate: held-out metrics, run with the model in evaluation mode and the training's precision.
 
     Raises:
         Interrupted: after Ctrl-C or SIGTERM, once the state is saved.
@@ -122,7 +91,7 @@ def train(
 
     def evaluated(step: int) -> None:
         if evaluate is not None:
-            with _evaluation(model):
+            with _evaluation(model), _autocast(model, settings):
                 log.write(step, "evaluation", evaluate())
 
     if first == 0:
@@ -140,7 +109,7 @@ def train(
             last = done == settings.steps
             if done % settings.log_every == 0 or last:
                 values = {name: float(value) for name, value in loss.metrics.items()}
-                if not all(np.isfinite(value) for value in values.values()):
+                if not all(np.isfinite(value) for name, value in values.items() if name.endswith("loss")):
                     raise UserError(
                         f"{label}: a loss is not finite at step {done} ({values}): lower the learning rate"
                     )
@@ -167,8 +136,7 @@ def _step(
     settings: LoopSettings,
 ) -> Loss:
     torch.manual_seed(step_seed(settings.seed, "step", step))
-    device = next(model.parameters()).device.type
-    with torch.autocast(device, torch.bfloat16, enabled=settings.precision == "bfloat16"):
+    with _autocast(model, settings):
         loss = loss_of(batch, step)
     optimiser.zero_grad(set_to_none=True)
     loss.total.backward()
@@ -176,6 +144,11 @@ def _step(
         nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm, foreach=True)
     optimiser.step()
     return loss
+
+
+def _autocast(model: nn.Module, settings: LoopSettings) -> torch.autocast:
+    device = next(model.parameters()).device.type
+    return torch.autocast(device, torch.bfloat16, enabled=settings.precision == "bfloat16")
 
 
 def step_seed(seed: int, purpose: str, step: int) -> int:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-OptimiserName = Literal["adamw", "electra-adam"]
-OPTIMISERS: tuple[str, ...] = get_args(OptimiserName)
+from unmask.training.settings import OptimiserName
 
 
 class UncorrectedAdamW(torch.optim.AdamW):

@@ -8,34 +8,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from unmask import hub
-from unmask.data.shards import Shards
-from unmask.data.streams import (
-    replaced_token_batches,
-    replaced_token_evaluation,
-    span_corruption_batches,
-    span_corruption_evaluation,
-)
+from unmask.data.pretraining import ReplacedTokens, SpanCorruption
+from unmask.data.shards import Shards, Split
+from unmask.data.stream import EvaluationBatches, TrainingBatches
 from unmask.electra.config import ElectraConfig, generator_config
-from unmask.electra.pair import ElectraPair
+from unmask.electra.pair import (
+    DISCRIMINATOR,
+    DISCRIMINATOR_WEIGHT,
+    GENERATOR,
+    ElectraPair,
+    ReplacedTokenLosses,
+)
 from unmask.electra.tokenizer import ElectraTokenizer
-from unmask.errors import UserError
-from unmask.nn.ragged import Layout
 from unmask.t5.config import T5Config
 from unmask.t5.model import T5ForConditionalGeneration
 from unmask.t5.tokenizer import T5Tokenizer
-from unmask.training.checkpoints import fingerprint
+from unmask.training.batches import t5_loss, t5_loss_sum, to_layout, to_tensor
 from unmask.training.loop import Batch, Loss, step_seed, train
 from unmask.training.recipe import PretrainRecipe
+from unmask.training.runs import MODEL, claim_run
 
 logger = logging.getLogger("unmask")
-
-RUN = "run.json"
-MODEL = "model"
 
 #: Rows of the embedding are a multiple of this, as the published 32,128 is of 128: matrix products like it.
 VOCABULARY_MULTIPLE = 64
@@ -74,7 +71,7 @@ def pretrain(
         {
             "recipe": recipe.as_table(),
             "tokenizer": tokenizer.fingerprint,
-            "data": shards.fingerprint_of_content,
+            "data": shards.checksum,
         },
     )
     if model_directory.is_dir():
@@ -99,69 +96,28 @@ def pretrain(
     return model_directory
 
 
-def claim_run(directory: Path, settings: dict[str, Any]) -> None:
-    """Mark a directory as the run of these settings.
-
-    Raises:
-        UserError: it is the run of others; says which differ.
-    """
-    path = directory / RUN
-    settings = settings | {"fingerprint": fingerprint(settings)}
-    if not path.is_file():
-        hub.write_json(path, settings)
-        return
-    before = hub.read_json(path)
-    if before.get("fingerprint") == settings["fingerprint"]:
-        return
-    differing = _differences(before, settings)
-    raise UserError(
-        f"{directory} holds a run with other settings ({differing}): give another --out, or delete it"
-    )
-
-
-def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    texts = []
-    for key in sorted(set(before) | set(now)):
-        old, new = before.get(key), now.get(key)
-        if key == "fingerprint" or old == new:
-            continue
-        if isinstance(old, dict) and isinstance(new, dict):
-            texts.append(_differences(old, new))
-        elif isinstance(old, str) and len(old) == 64:
-            texts.append(f"another {key}")
-        else:
-            texts.append(f"{key} {old!r}, now {new!r}")
-    return ", ".join(texts)
-
-
-def to_tensor(array: np.ndarray, device: torch.device) -> torch.Tensor:
-    """An int64 tensor on the device from a batch's integers."""
-    return torch.from_numpy(array.astype(np.int64)).to(device, non_blocking=True)
-
-
 # --- T5: span corruption --------------------------------------------------------------------------------
 
 
-def _t5(
-    recipe: PretrainRecipe, shards: Shards, tokenizer: T5Tokenizer, device: torch.device
-) -> Pretraining:
+def _t5(recipe: PretrainRecipe, shards: Shards, tokenizer: T5Tokenizer, device: torch.device) -> Pretraining:
     model = T5ForConditionalGeneration(_t5_config(recipe, tokenizer.vocab_size)).to(device)
-    options = {
-        "sentinel_ids": tokenizer.sentinel_ids,
-        "eos_id": tokenizer.eos_token_id,
-        "inputs_length": recipe.length,
-        "batch_size": recipe.batch_size,
-        "noise_density": recipe.chosen("noise_density", 0.15),
-        "mean_span_length": recipe.chosen("mean_span_length", 3.0),
-        "seed": recipe.seed,
-    }
-    held_out = span_corruption_evaluation(shards.validation, **options)
+
+    def source(split: Split) -> SpanCorruption:
+        return SpanCorruption(
+            split,
+            inputs_length=recipe.length,
+            sentinel_ids=tokenizer.sentinel_ids,
+            eos_id=tokenizer.eos_token_id,
+            noise_density=recipe.chosen("noise_density", 0.15),
+            mean_span=recipe.chosen("mean_span_length", 3.0),
+        )
+
+    held_out = EvaluationBatches(source(shards.validation), batch_size=recipe.batch_size, seed=recipe.seed)
 
     def evaluate() -> dict[str, float]:
         total, count = 0.0, 0
         for batch in held_out:
-            with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
-                total += float(t5_loss_sum(model, batch, device))
+            total += float(t5_loss_sum(model, batch, device))
             count += len(batch["targets"])
         return {"loss": total / count}
 
@@ -171,7 +127,7 @@ def _t5(
 
     return Pretraining(
         model,
-        span_corruption_batches(shards.train, **options),
+        TrainingBatches(source(shards.train), batch_size=recipe.batch_size, seed=recipe.seed),
         lambda batch, step: t5_loss(model, batch, device),
         evaluate,
         save,
@@ -193,59 +149,75 @@ def _t5_config(recipe: PretrainRecipe, tokens: int) -> T5Config:
     )
 
 
-def t5_loss_sum(model: T5ForConditionalGeneration, batch: Batch, device: torch.device) -> torch.Tensor:
-    """Sum of the cross-entropies of a ragged batch of inputs and targets, in nats."""
-    return model.loss_sum(
-        to_tensor(batch["inputs"], device),
-        Layout.of(batch["input_lengths"].tolist(), device),
-        to_tensor(batch["targets"], device),
-        Layout.of(batch["target_lengths"].tolist(), device),
-    )
-
-
-def t5_loss(model: T5ForConditionalGeneration, batch: Batch, device: torch.device) -> Loss:
-    """Mean cross-entropy over target tokens."""
-    mean = t5_loss_sum(model, batch, device) / len(batch["targets"])
-    tokens = len(batch["inputs"]) + len(batch["targets"])
-    return Loss(mean, {"loss": mean.detach()}, tokens)
-
-
 # --- ELECTRA: replaced-token detection ------------------------------------------------------------------
 
 
 def _electra(
     recipe: PretrainRecipe, shards: Shards, tokenizer: ElectraTokenizer, device: torch.device
 ) -> Pretraining:
-    pair = ElectraPair(*_electra_configs(recipe, tokenizer.vocab_size)).to(device)
-    weight = recipe.chosen("discriminator_weight", 50.0)
-    options = {
-        "cls_id": tokenizer.cls_token_id,
-        "sep_id": tokenizer.sep_token_id,
-        "mask_id": tokenizer.mask_token_id,
-        "special_ids": tokenizer.special_ids,
-        "max_length": recipe.length,
-        "batch_size": recipe.batch_size,
-        "mask_rate": recipe.chosen("mask_rate", 0.15),
-        "seed": recipe.seed,
-    }
-    held_out = replaced_token_evaluation(shards.validation, **options)
+    config = _electra_config(recipe, tokenizer)
+    generator = generator_config(config, recipe.chosen("generator_share", 0.25))
+    pair = ElectraPair.fresh(generator, config).to(device)
+    weight = recipe.chosen("discriminator_weight", DISCRIMINATOR_WEIGHT)
+
+    def source(split: Split) -> ReplacedTokens:
+        return ReplacedTokens(
+            split,
+            max_length=recipe.length,
+            cls_id=tokenizer.cls_token_id,
+            sep_id=tokenizer.sep_token_id,
+            mask_id=tokenizer.mask_token_id,
+            special_ids=sorted(tokenizer.special_ids),
+            mask_rate=recipe.chosen("mask_rate", 0.15),
+        )
+
+    held_out = EvaluationBatches(source(shards.validation), batch_size=recipe.batch_size, seed=recipe.seed)
 
     def loss_of(batch: Batch, step: int) -> Loss:
-        out = rtd_outcome(pair, batch, step_seed(recipe.seed, "sampling", step), device)
-        return Loss(out.total(weight), out.metrics(), 2 * len(batch["tokens"]))
+        out = _rtd_step(pair, batch, step_seed(recipe.seed, "sampling", step), device)
+        return Loss(out.loss(weight), out.metrics(), 2 * len(batch["tokens"]))
 
     def evaluate() -> dict[str, float]:
-        sums: dict[str, float] = {}
-        for index, batch in enumerate(held_out):
-            with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
-                out = rtd_outcome(pair, batch, step_seed(recipe.seed, "held-out sampling", index), device)
-            for name, value in out.counts().items():
-                sums[name] = sums.get(name, 0.0) + float(value)
-        return out.ratios(sums)
+        seeds = (step_seed(recipe.seed, "held-out sampling", k) for k in range(len(held_out)))
+        steps = [_rtd_step(pair, batch, seed, device) for batch, seed in zip(held_out, seeds, strict=True)]
+        total = ReplacedTokenLosses.joined(steps)
+        return {name: float(value) for name, value in total.metrics().items()}
 
     def save(directory: Path) -> None:
         pair.save_pretrained(directory)
-        for part in (directory, directory / "generator", directory / "discriminator"):
+        for part in (directory, directory / GENERATOR, directory / DISCRIMINATOR):
             tokenizer.save_pretrained(part)
 
-    return Pretraining(pair, replaced_token_batches(shards.train, **options), loss_of, evaluate, save)
+    return Pretraining(
+        pair,
+        TrainingBatches(source(shards.train), batch_size=recipe.batch_size, seed=recipe.seed),
+        loss_of,
+        evaluate,
+        save,
+    )
+
+
+def _electra_config(recipe: PretrainRecipe, tokenizer: ElectraTokenizer) -> ElectraConfig:
+    return ElectraConfig(
+        vocab_size=tokenizer.vocab_size,
+        embedding_size=recipe.chosen("embedding_width", recipe.width),
+        hidden_size=recipe.width,
+        num_hidden_layers=recipe.layers,
+        num_attention_heads=recipe.heads,
+        intermediate_size=recipe.feed_forward_width,
+        hidden_dropout_prob=recipe.dropout,
+        attention_probs_dropout_prob=recipe.dropout,
+        max_position_embeddings=recipe.length,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
+def _rtd_step(pair: ElectraPair, batch: Batch, seed: int, device: torch.device) -> ReplacedTokenLosses:
+    return pair.replaced_token_step(
+        to_tensor(batch["tokens"], device),
+        to_tensor(batch["masked"], device),
+        to_tensor(batch["drawn"], device),
+        to_layout(batch["lengths"], device),
+        to_tensor(batch["token_types"], device),
+        noise_seed=seed,
+    )

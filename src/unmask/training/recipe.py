@@ -10,9 +10,8 @@ from typing import Any, Literal, Self
 
 from unmask.errors import UserError
 from unmask.settings import from_table, nearest, read_toml
-from unmask.training.loop import LoopSettings, Precision
-from unmask.training.optimisers import OptimiserName
 from unmask.training.schedules import ScheduleName
+from unmask.training.settings import LoopSettings, OptimiserName, Precision
 
 Family = Literal["t5", "electra"]
 

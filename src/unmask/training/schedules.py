@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import Literal
 
 ScheduleName = Literal["constant", "linear", "cosine", "inverse-square-root", "electra"]
-SCHEDULES: tuple[str, ...] = get_args(ScheduleName)
 
 Schedule = Callable[[int], float]
 
