@@ -141,7 +141,7 @@ class ElectraForConditionalGeneration(nn.Module):
             (batch · num_return_sequences, longest) int64, padded on the right.
 
         Raises:
-            UserError: both limits, one that leaves nothing to write, more tokens than the model has positions,
+            UserError: both limits, one that leaves nothing to write, more tokens than positions in the model,
                 several results without a temperature.
         """
         plan = Refinement(rounds=rounds, revisions=revisions, temperature=temperature, seed=seed)
