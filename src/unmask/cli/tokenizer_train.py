@@ -28,7 +28,6 @@ def train(
     """
     from unmask.corpus.reading import read_documents
     from unmask.electra.tokenizer import ElectraTokenizer
-    from unmask.hub import atomic_directory
     from unmask.t5.tokenizer import T5Tokenizer
 
     texts = (document.text for document in read_documents(data))
@@ -37,6 +36,5 @@ def train(
         made = T5Tokenizer.train(texts, vocab_size)
     else:
         made = ElectraTokenizer.train(texts, vocab_size, lowercase=lowercase)
-    with atomic_directory(out) as temporary:
-        made.save_pretrained(temporary)
+    made.save_pretrained(out)
     print(f"{made.vocab_size:,} ids in {out}")

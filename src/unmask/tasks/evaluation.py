@@ -65,5 +65,6 @@ class HeldOut:
             simple = {"copy of the input": copy_input(texts)}
         near = nearest_neighbour(training_texts, targets, texts)
         return {
-            name: self.score(answers) for name, answers in (simple | {"TF-IDF nearest neighbour": near}).items()
+            name: self.score(answers)
+            for name, answers in (simple | {"TF-IDF nearest neighbour": near}).items()
         }

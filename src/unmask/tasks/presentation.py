@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
 
-from unmask.report import Column, Estimate, Table
-from unmask.tasks.metrics import Evaluation
+from unmask.report import Cell, Column, Estimate, Table
+from unmask.tasks.metrics import Evaluation, Metric
 from unmask.tasks.task import Task
 
 #: What a metric is called where people read it.
@@ -21,11 +20,14 @@ METRIC_NAMES = {
 
 def score_table(task: Task, evaluations: Mapping[str, Evaluation], rows: int) -> Table:
     """One line a system, one column a metric, with 95 % intervals."""
-    columns = [
+    columns: list[Column | str] = [
         "system",
-        *(Column(METRIC_NAMES[metric], decimals=_decimals(metric), best="highest") for metric in task.metrics),
+        *(
+            Column(METRIC_NAMES[metric], decimals=_decimals(metric), best="highest")
+            for metric in task.metrics
+        ),
     ]
-    lines = [
+    lines: list[Sequence[Cell]] = [
         (name, *(_estimate(evaluation, metric) for metric in task.metrics))
         for name, evaluation in evaluations.items()
     ]
@@ -36,12 +38,12 @@ def _decimals(metric: str) -> int:
     return 1 if metric in ("bleu", "chrf") else 3
 
 
-def _estimate(evaluation: Evaluation, metric: Any) -> Estimate:
+def _estimate(evaluation: Evaluation, metric: Metric) -> Estimate:
     interval = evaluation.intervals[metric]
     return Estimate(evaluation.scores[metric], interval.low, interval.high)
 
 
-def as_json(evaluation: Evaluation) -> dict[str, Any]:
+def as_json(evaluation: Evaluation) -> dict[str, dict[str, float | str]]:
     """Scores, intervals and signatures of one system, as metrics.json holds them."""
     return {
         metric: {
