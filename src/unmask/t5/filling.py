@@ -7,9 +7,7 @@ import torch
 from unmask.errors import UserError
 from unmask.t5.model import T5ForConditionalGeneration
 from unmask.t5.tokenizer import T5Tokenizer
-
-#: How a person marks a gap.
-GAP = "___"
+from unmask.text.gaps import GAP
 
 
 def fill_gaps(

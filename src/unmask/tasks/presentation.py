@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from unmask.report import Cell, Column, Estimate, Table
+from unmask.electra.filling import Reading
+from unmask.report import Cell, Column, Estimate, Table, Token, TokenMap
 from unmask.tasks.metrics import Evaluation, Metric
 from unmask.tasks.task import Task
 
@@ -54,3 +55,34 @@ def as_json(evaluation: Evaluation) -> dict[str, dict[str, float | str]]:
         }
         for metric, score in evaluation.scores.items()
     }
+
+
+def proposal_table(reading: Reading) -> Table:
+    """What the generator proposes for each gap, with probabilities."""
+    lines = [
+        (str(number), *(f"{token} {share:.0%}" for token, share in options))
+        for number, options in enumerate(reading.proposals.values(), start=1)
+    ]
+    ranks = [f"{rank}." for rank in range(1, len(lines[0]))]
+    return Table("The generator's proposals", ["gap", *ranks], lines)
+
+
+def suspicion_table(reading: Reading) -> Table:
+    """How much the discriminator suspects each token, in the text's order."""
+    assert reading.suspicion is not None
+    lines = [
+        (token, share, "█" * round(20 * share))
+        for token, share in zip(reading.tokens, reading.suspicion, strict=True)
+    ]
+    return Table(
+        "Replaced? The discriminator's suspicion of each token",
+        ["token", Column("probability", decimals=2), ""],
+        lines,
+    )
+
+
+def suspicion_map(reading: Reading, caption: str) -> TokenMap:
+    """The same as a map for a page."""
+    assert reading.suspicion is not None
+    tokens = [Token(token, share) for token, share in zip(reading.tokens, reading.suspicion, strict=True)]
+    return TokenMap(caption, tokens, "the discriminator's probability that a token was replaced")
