@@ -163,9 +163,9 @@ def _read_manifest(directory: Path) -> dict[str, Any]:
     manifest = read_json(directory / MANIFEST)
     if manifest.get("format") != FORMAT:
         raise UserError(f"{directory / MANIFEST} does not describe token shards")
-    if manifest.get("version") != VERSION:
+    if manifest.get("version", VERSION) != VERSION:
         raise UserError(
-            f"{directory} has shards of version {manifest.get('version')}, this unmask reads {VERSION}: "
+            f"{directory / MANIFEST} is of version {manifest['version']}, this unmask reads {VERSION}: "
             "pack the corpus again"
         )
     if manifest.pop("sha256", None) != _digest_of(manifest):
