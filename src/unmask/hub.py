@@ -35,6 +35,8 @@ def find_model(name_or_path: str | os.PathLike[str], *, revision: str | None = N
     Raises:
         UserError: neither a directory, nor cached, nor downloadable; says what was looked for and where.
     """
+    if not str(name_or_path):
+        raise UserError("the model's name is empty: give a directory or a Hub name")
     path = Path(name_or_path).expanduser()
     if path.is_dir():
         return path
@@ -106,7 +108,7 @@ def read_weights(directory: Path) -> dict[str, Tensor]:
     if not isinstance(weight_map, dict):
         raise UserError(f"{directory / WEIGHTS_INDEX} has no 'weight_map'")
     weights: dict[str, Tensor] = {}
-    for shard in sorted(set(weight_map.values())):
+    for shard in sorted({str(name) for name in weight_map.values()}):
         if Path(shard).name != shard:
             raise UserError(f"{directory / WEIGHTS_INDEX} names the shard {shard!r} outside its directory")
         weights |= read_tensors(directory / shard)

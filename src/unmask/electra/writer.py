@@ -159,7 +159,7 @@ class ElectraForConditionalGeneration(nn.Module):
             for _ in range(num_return_sequences)
         ]
         layout = Layout.of([row.numel() for row in rows], self.device)
-        check_length(layout.longest, self._positions())
+        self.check_length(layout.longest)
         written = self._refine(torch.cat(rows), layout, plan)
         out = written.new_full((layout.batch * layout.longest,), self.tokenizer.pad_token_id)
         return out.index_copy(0, layout.cells, written).view(layout.batch, layout.longest)
@@ -187,8 +187,15 @@ class ElectraForConditionalGeneration(nn.Module):
         masks = prompt.new_full((new,), self.tokenizer.mask_token_id)
         return torch.cat([prompt, masks, prompt.new_tensor([self.tokenizer.sep_token_id])])
 
+    def check_length(self, length: int) -> None:
+        """Refuse a text that one of the halves has no positions for.
+
+        Raises:
+            UserError: `length` is too long.
+        """
+        check_length(length, self._positions())
+
     def _positions(self) -> int:
-        """The longest text that both halves have positions for."""
         halves = [half for half in (self.generator, self.discriminator) if half is not None]
         return min(half.config.max_position_embeddings for half in halves)
 
