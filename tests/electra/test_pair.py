@@ -46,7 +46,9 @@ def pair_of(seed: int = 0) -> ElectraPair:
 
 def step(pair: ElectraPair, noise_seed: int, temperature: float = 1.0) -> ReplacedTokenLosses:
     layout = Layout.of(LENGTHS)
-    return pair.rtd_step(TOKENS, MASKED, DRAWN, layout, TYPES, noise_seed=noise_seed, temperature=temperature)
+    return pair.replaced_token_step(
+        TOKENS, MASKED, DRAWN, layout, TYPES, noise_seed=noise_seed, temperature=temperature
+    )
 
 
 def padded(stream: Tensor) -> Tensor:
