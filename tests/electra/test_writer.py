@@ -181,10 +181,11 @@ def test_several_results(writer: ElectraForConditionalGeneration) -> None:
 
 def test_writing_in_training_leaves_no_trace(writer: ElectraForConditionalGeneration) -> None:
     wanted = writer.generate([PROMPT])
-    writer.train()
+    writer.generator.train()
     assert torch.equal(writer.generate([PROMPT]), wanted)
-    assert writer.training
     assert writer.generator.training
+    assert writer.discriminator is not None
+    assert not writer.discriminator.training
 
 
 def test_parts_that_do_not_belong_together(

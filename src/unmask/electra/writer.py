@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -203,9 +205,7 @@ class ElectraForConditionalGeneration(nn.Module):
         generator, discriminator = self.generator, self.discriminator
         unknown = range(self.tokenizer.vocab_size, generator.config.vocab_size)
         forbidden = torch.tensor([*sorted(self.tokenizer.special_ids), *unknown], device=ids.device)
-        training = self.training
-        self.eval()
-        try:
+        with _without_dropout(*self.children()):
             return refine(
                 ids,
                 layout,
@@ -215,5 +215,16 @@ class ElectraForConditionalGeneration(nn.Module):
                 forbidden=forbidden,
                 plan=plan,
             )
-        finally:
-            self.train(training)
+
+
+@contextmanager
+def _without_dropout(*models: nn.Module) -> Iterator[None]:
+    """Models in evaluation mode for a while, also where one is in the middle of its training."""
+    modes = [model.training for model in models]
+    for model in models:
+        model.eval()
+    try:
+        yield
+    finally:
+        for model, mode in zip(models, modes, strict=True):
+            model.train(mode)
