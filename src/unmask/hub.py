@@ -179,7 +179,7 @@ def _read_legacy(path: Path) -> dict[str, Tensor]:
         raise UserError(
             f"{path} is damaged, or holds more than tensors, which could run code: refused"
         ) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except Exception as error:  # bytes that are no pickle make the reader fail in any way at all
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{path} cannot be read: {reason}") from None
     if not isinstance(weights, dict) or not all(torch.is_tensor(value) for value in weights.values()):

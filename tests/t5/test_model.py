@@ -42,7 +42,7 @@ def test_logits_loss_and_gradients(
 ) -> None:
     theirs = reference(variant)
     ours = T5ForConditionalGeneration.from_pretrained(saved(theirs))
-    ids, mask = padded(LENGTHS, source_side, 0)
+    ids, mask = padded(LENGTHS, source_side, 0, theirs.config.vocab_size)
     labels, _ = padded(TARGET_LENGTHS, target_side, IGNORED_LABEL)
     expected = theirs(input_ids=ids, attention_mask=mask, labels=labels)
     found = ours(input_ids=ids, attention_mask=mask, labels=labels)
