@@ -110,11 +110,13 @@ class Shards:
 
     Attributes:
         train, validation: the two splits.
+        checksum: SHA-256 of the manifest, which holds those of all files: the identity of the data.
         fingerprint, vocab_size: of the tokenizer that made them.
     """
 
     def __init__(self, directory: Path, manifest: Mapping[str, Any]) -> None:
         self.directory = directory
+        self.checksum = _digest_of(manifest)
         self.fingerprint: str = manifest["tokenizer"]["fingerprint"]
         self.vocab_size: int = manifest["tokenizer"]["vocab_size"]
         self.train = Split(directory, "train", manifest)
@@ -161,9 +163,9 @@ def _read_manifest(directory: Path) -> dict[str, Any]:
     manifest = read_json(directory / MANIFEST)
     if manifest.get("format") != FORMAT:
         raise UserError(f"{directory / MANIFEST} does not describe token shards")
-    if manifest.get("version") != VERSION:
+    if manifest.get("version", VERSION) != VERSION:
         raise UserError(
-            f"{directory} has shards of version {manifest.get('version')}, this unmask reads {VERSION}: "
+            f"{directory / MANIFEST} is of version {manifest['version']}, this unmask reads {VERSION}: "
             "pack the corpus again"
         )
     if manifest.pop("sha256", None) != _digest_of(manifest):

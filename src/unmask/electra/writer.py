@@ -141,7 +141,7 @@ class ElectraForConditionalGeneration(nn.Module):
             (batch · num_return_sequences, longest) int64, padded on the right.
 
         Raises:
-            UserError: both limits, one that leaves nothing to write, more tokens than the model has positions,
+            UserError: both limits, one that leaves nothing to write, more tokens than positions in the model,
                 several results without a temperature.
         """
         plan = Refinement(rounds=rounds, revisions=revisions, temperature=temperature, seed=seed)
@@ -159,7 +159,7 @@ class ElectraForConditionalGeneration(nn.Module):
             for _ in range(num_return_sequences)
         ]
         layout = Layout.of([row.numel() for row in rows], self.device)
-        self._check_length(layout.longest)
+        self.check_length(layout.longest)
         written = self._refine(torch.cat(rows), layout, plan)
         out = written.new_full((layout.batch * layout.longest,), self.tokenizer.pad_token_id)
         return out.index_copy(0, layout.cells, written).view(layout.batch, layout.longest)
@@ -186,7 +186,7 @@ class ElectraForConditionalGeneration(nn.Module):
         masks = prompt.new_full((new,), self.tokenizer.mask_token_id)
         return torch.cat([prompt, masks, prompt.new_tensor([self.tokenizer.sep_token_id])])
 
-    def _check_length(self, longest: int) -> None:
+    def check_length(self, longest: int) -> None:
         check_length(self.generator.config, longest)
         if self.discriminator is not None:
             check_length(self.discriminator.config, longest)

@@ -19,6 +19,7 @@ from unmask.electra.tokenizer import ElectraTokenizer
 from unmask.errors import UserError
 from unmask.t5.model import T5ForConditionalGeneration
 from unmask.t5.tokenizer import T5Tokenizer
+from unmask.t5.writing import encode_with_end, write_texts
 from unmask.tasks.rows import Row, labels_of
 from unmask.tasks.task import Task
 from unmask.training.batches import t5_loss, to_layout, to_tensor
@@ -31,7 +32,8 @@ PREDICTION_BATCH = 64
 class TaskModel(Protocol):
     """A model in the form in which a task trains it and asks it."""
 
-    model: nn.Module
+    @property
+    def model(self) -> nn.Module: ...
 
     def examples(self, rows: Sequence[Row]) -> Any:
         """The rows as a source of batches (`unmask.data.finetuning`)."""
@@ -58,7 +60,7 @@ def load_for_training(
         UserError: no such model, or one whose family cannot do this kind of task.
     """
     directory = hub.find_model(name_or_path)
-    if _family(directory) == "t5":
+    if family_of(directory) == "t5":
         return T5TaskModel.load(task, directory, fresh_weights=fresh_weights, device=device)
     return ElectraTaskModel.load(
         task, directory, labels=labels_of(rows), fresh_weights=fresh_weights, device=device
@@ -74,12 +76,17 @@ def load_for_prediction(
         UserError: no such model, or one whose family cannot do this kind of task.
     """
     directory = hub.find_model(name_or_path)
-    if _family(directory) == "t5":
+    if family_of(directory) == "t5":
         return T5TaskModel.load(task, directory, fresh_weights=False, device=device)
     return ElectraTaskModel.load(task, directory, labels=None, fresh_weights=False, device=device)
 
 
-def _family(directory: Path) -> str:
+def family_of(directory: Path) -> str:
+    """ "t5" or "electra", by what a model directory holds.
+
+    Raises:
+        UserError: another family.
+    """
     if (directory / DISCRIMINATOR).is_dir() or (directory / GENERATOR).is_dir():
         return "electra"
     kind = hub.read_json(directory / hub.CONFIG).get("model_type")
@@ -98,7 +105,8 @@ class T5TaskModel:
             raise UserError(
                 f"task {task.name!r} is {task.kind}: use an ELECTRA model, or make it text-to-text for T5"
             )
-        self.task, self.model, self.tokenizer, self.device = task, model, tokenizer, device
+        self.task, self.tokenizer, self.device = task, tokenizer, device
+        self.model = model
 
     @classmethod
     def load(cls, task: Task, directory: Path, *, fresh_weights: bool, device: torch.device) -> Self:
@@ -113,31 +121,20 @@ class T5TaskModel:
             self._encode([row.target for row in rows], self.task.max_target_length),
         )
 
-    def _encode(self, texts: list[str], limit: int) -> list[list[int]]:
-        end = self.tokenizer.eos_token_id
-        encoded = self.tokenizer.encode_batch(texts, add_special_tokens=False)
-        return [[*ids[: limit - 1], end] for ids in encoded]
+    def _encode(self, texts: Sequence[str], limit: int) -> list[list[int]]:
+        return encode_with_end(self.tokenizer, texts, limit)
 
     def loss(self, batch: Batch, step: int) -> Loss:
         return t5_loss(self.model, batch, self.device)
 
     def predict(self, sources: Sequence[tuple[str, ...]]) -> list[str]:
-        texts = [self.task.text(row) for row in sources]
-        encoded = self._encode(texts, self.task.max_source_length)
-        order = sorted(range(len(encoded)), key=lambda row: len(encoded[row]))
-        answers = [""] * len(encoded)
-        for first in range(0, len(order), PREDICTION_BATCH):
-            rows = order[first : first + PREDICTION_BATCH]
-            ids = nn.utils.rnn.pad_sequence([torch.tensor(encoded[row]) for row in rows], batch_first=True)
-            lengths = torch.tensor([len(encoded[row]) for row in rows])
-            mask = torch.arange(ids.shape[1]) < lengths[:, None]
-            written = self.model.generate(
-                ids.to(self.device), mask.to(self.device), max_new_tokens=self.task.max_target_length
-            )
-            texts_written = self.tokenizer.batch_decode(written, skip_special_tokens=True)
-            for row, text in zip(rows, texts_written, strict=True):
-                answers[row] = text.strip()
-        return answers
+        return write_texts(
+            self.model,
+            self.tokenizer,
+            [self.task.text(row) for row in sources],
+            max_new_tokens=self.task.max_target_length,
+            max_source_length=self.task.max_source_length,
+        )
 
     def save_pretrained(self, directory: Path) -> None:
         self.model.save_pretrained(directory)
@@ -156,7 +153,8 @@ class ElectraTaskModel:
     ) -> None:
         if task.kind != "classification":
             raise UserError(f"task {task.name!r} is {task.kind}: use a T5 model; this one is ELECTRA")
-        self.task, self.model, self.tokenizer, self.device = task, model, tokenizer, device
+        self.task, self.tokenizer, self.device = task, tokenizer, device
+        self.model = model
         self.labels = model.config.labels
 
     @classmethod
@@ -178,7 +176,9 @@ class ElectraTaskModel:
         if labels is None:
             model = ElectraForSequenceClassification.from_pretrained(directory, device=device)
         else:
-            model = ElectraForSequenceClassification.with_labels(directory, labels, device=device)
+            model = ElectraForSequenceClassification.from_pretrained(
+                directory, device=device, labels=tuple(labels)
+            )
         if fresh_weights:
             model.initialise()
         return cls(task, model, tokenizer, device)
