@@ -216,16 +216,19 @@ def test_safetensors_come_before_pickles(directory: Path) -> None:
 class Bomb:
     """What a pickle can do to whoever loads it."""
 
+    def __init__(self, crater: Path) -> None:
+        self.crater = crater
+
     def __reduce__(self) -> tuple[Any, ...]:
-        return (Path.touch, (Path("/tmp/unmask-test-bomb"),))
+        return (Path.touch, (self.crater,))
 
 
-def test_a_pickle_never_runs_code(directory: Path) -> None:
+def test_a_pickle_never_runs_code(directory: Path, tmp_path: Path) -> None:
     no_weights(directory)
-    torch.save({"shared.weight": Bomb()}, directory / "pytorch_model.bin")
+    torch.save({"shared.weight": Bomb(tmp_path / "crater")}, directory / "pytorch_model.bin")
     with pytest.raises(UserError, match="could run code"):
         T5ForConditionalGeneration.from_pretrained(directory)
-    assert not Path("/tmp/unmask-test-bomb").exists()
+    assert not (tmp_path / "crater").exists()
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 half a zip", b"text"])

@@ -151,7 +151,7 @@ class PretrainedModel(nn.Module):
 
     @property
     def hub_architecture(self) -> str:
-        """`architecture`, where it does not depend on the config."""
+        """The class that config.json names; a family may derive it from the config."""
         return self.architecture
 
     def hub_state(self) -> dict[str, Tensor]:

@@ -1,8 +1,8 @@
 """T5 for labels instead of text: whole texts, tokens, spans (as Transformers builds and stores them).
 
 The head for tokens reads the encoder and builds no decoder. The heads for texts and spans read the decoder,
-which is given the input itself, moved by one behind the start token. Both streams are packed, so the result for
-a text does not depend on its padding; Transformers' does where it is on the left.
+which is given the input itself, moved by one behind the start token. Both streams are packed, so the result
+for a text does not depend on its padding; Transformers' does where it is on the left.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class SequenceHead(nn.Module):
 
 
 class T5ForSequenceClassification(T5Backbone):
-    """One label, several labels or numbers for a whole text, read off the decoder where `</s>` comes in last."""
+    """One label, several labels or numbers for a whole text, read off the decoder at the last `</s>`."""
 
     architecture = "T5ForSequenceClassification"
     backbone = "transformer."
