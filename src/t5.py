@@ -1,6 +1,7 @@
 """T5 under its own name: `from t5 import T5Tokenizer, T5ForConditionalGeneration`."""
 
 from unmask import (
+    ByT5Tokenizer,
     T5Config,
     T5EncoderModel,
     T5ForConditionalGeneration,
@@ -11,6 +12,7 @@ from unmask import (
 )
 
 __all__ = [
+    "ByT5Tokenizer",
     "T5Config",
     "T5EncoderModel",
     "T5ForConditionalGeneration",
