@@ -102,6 +102,15 @@ def test_chunks_and_noise_change_from_epoch_to_epoch(pack: Pack) -> None:
     assert len(one & two) <= 1
 
 
+def test_equal_batches_are_damaged_in_different_places(pack: Pack) -> None:
+    spans = _spans(pack([[[7] * 600]]).train)
+    whole = [TrainingBatches(spans, batch_size=4, seed=0)[k]["inputs"] for k in range(4)]
+    assert len({bytes(inputs) for inputs in whole}) == 4
+    replaced = _replaced(pack([[[7] * 29]] * 40).train)
+    drawn = [TrainingBatches(replaced, batch_size=40, seed=0)[k]["drawn"] for k in range(4)]
+    assert len({bytes(positions) for positions in drawn}) == 4
+
+
 # --- ELECTRA ---------------------------------------------------------------------------------------------
 
 

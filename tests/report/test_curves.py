@@ -72,3 +72,9 @@ def test_scripts_that_the_drawing_font_lacks_pass_without_a_warning(recwarn: pyt
     svg = draw_curves(Curves("c", [Series("训练", [1], [1]), Series("b", [1], [1])], "步", "y"), "")
     assert "训练" in labels(svg) and "步" in labels(svg)
     assert not recwarn.list
+
+
+def test_names_that_read_like_the_files_own_markup_stay_as_they_are() -> None:
+    names = ['id="a" url(#b)', "font-family: serif", "#0a0b0c"]
+    svg = draw_curves(Curves("c", [Series(name, [1], [1]) for name in names], "x", "y"), "p-")
+    assert [label for label in labels(svg) if label in names] == names

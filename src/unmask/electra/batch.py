@@ -44,7 +44,7 @@ class Batch:
             ValueError: shapes that do not fit each other, an empty sequence.
         """
         packed = _pack(input_ids, attention_mask, device)
-        check_length(config, int(packed.columns.max()) + 1)
+        check_length(int(packed.columns.max()) + 1, config.max_position_embeddings)
         _check_range(packed.ids, config.vocab_size, "input_ids", "vocab_size")
         batch = Batch(packed, None)
         if token_type_ids is None:
@@ -66,16 +66,16 @@ class Batch:
         return torch.tensor(list(chain.from_iterable(values)), device=packed.ids.device)
 
 
-def check_length(config: ElectraConfig, length: int) -> None:
-    """Refuse what has no position embedding.
+def check_length(length: int, positions: int) -> None:
+    """Refuse a sequence that is longer than the table of position embeddings.
 
     Raises:
         UserError: the sequence is too long.
     """
-    if length > config.max_position_embeddings:
+    if length > positions:
         raise UserError(
-            f"a sequence of {length} tokens is longer than the model's {config.max_position_embeddings} "
-            "positions (max_position_embeddings): shorten it"
+            f"a sequence of {length} tokens is longer than the model's {positions} positions "
+            "(max_position_embeddings): shorten it"
         )
 
 

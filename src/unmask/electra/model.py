@@ -127,7 +127,7 @@ class ElectraEncoder(nn.Module):
         Raises:
             UserError: a sequence longer than `max_position_embeddings`.
         """
-        check_length(self.config, layout.longest)
+        check_length(layout.longest, self.config.max_position_embeddings)
         x = self.embeddings(ids, layout.positions if positions is None else positions, types)
         if self.projection is not None:
             x = self.projection(x)

@@ -134,7 +134,7 @@ class ElectraPair(nn.Module):
         self.generator.save_pretrained(Path(directory) / GENERATOR)
         self.discriminator.save_pretrained(Path(directory) / DISCRIMINATOR)
 
-    def rtd_step(
+    def replaced_token_step(
         self,
         tokens: Tensor,
         masked: Tensor,

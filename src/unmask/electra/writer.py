@@ -130,7 +130,7 @@ class ElectraForConditionalGeneration(nn.Module):
             input_ids: (batch, width) int64, padded on either side, or a list of lists of ids.
             attention_mask: (batch, width), nonzero on tokens; None: everything is a token.
             max_length: tokens of a row, prompt and [CLS] … [SEP] counted; or
-            max_new_tokens: tokens to write after the prompt (default 20). Give one of the two.
+            max_new_tokens: tokens to write (default 20, or as many as fit). Give one of the two.
             num_return_sequences: results for each prompt, side by side; more than one needs a temperature.
             rounds: passes of the generator that fill the masks.
             revisions: how often the worst quarter is sent back.
@@ -176,20 +176,28 @@ class ElectraForConditionalGeneration(nn.Module):
         return [row[:-1] if end == sep else row for row, end in zip(rows, ends.tolist(), strict=True)]
 
     def _with_masks(self, prompt: Tensor, max_length: int | None, max_new_tokens: int | None) -> Tensor:
+        room = self._positions() - prompt.numel() - 1
         new = new_token_limit(
             max_new_tokens,
             max_length,
             prompt_length=prompt.numel() + 1,
             defaults={},
-            fallback=DEFAULT_NEW_TOKENS,
+            fallback=max(1, min(DEFAULT_NEW_TOKENS, room)),
         )
         masks = prompt.new_full((new,), self.tokenizer.mask_token_id)
         return torch.cat([prompt, masks, prompt.new_tensor([self.tokenizer.sep_token_id])])
 
-    def check_length(self, longest: int) -> None:
-        check_length(self.generator.config, longest)
-        if self.discriminator is not None:
-            check_length(self.discriminator.config, longest)
+    def check_length(self, length: int) -> None:
+        """Refuse a text that one of the halves has no positions for.
+
+        Raises:
+            UserError: `length` is too long.
+        """
+        check_length(length, self._positions())
+
+    def _positions(self) -> int:
+        halves = [half for half in (self.generator, self.discriminator) if half is not None]
+        return min(half.config.max_position_embeddings for half in halves)
 
     def _refine(self, ids: Tensor, layout: Layout, plan: Refinement) -> Tensor:
         generator, discriminator = self.generator, self.discriminator

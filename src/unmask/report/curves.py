@@ -85,8 +85,8 @@ def _figure(curves: Curves) -> Figure:
     axes.set_xlabel(curves.x_label)
     axes.set_ylabel(curves.y_label)
     if len(lines) > 1:
-        # Below the axes, so that it never hides a line. matplotlib drops names that begin with "_".
-        names = [re.sub("^_", "\u200b_", series.name) for series in curves.series]
+        # Below the axes, so that it never hides a line.
+        names = [series.name for series in curves.series]
         figure.legend(lines, names, loc="outside lower center", ncols=min(3, len(lines)))
     return figure
 
@@ -110,8 +110,13 @@ def _for_page(svg: str, caption: str, prefix: str) -> str:
     body = svg[svg.index(">", svg.index("<svg")) + 1 : svg.rindex("</svg>")]
     view_box = re.search(r'viewBox="[^"]*"', svg)
     assert view_box is not None
-    body = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", body, flags=re.DOTALL)
-    body = re.sub(r" ?font-family: [^;\"]*;?", "", body)
-    body = body.replace("xlink:href=", "href=").replace(_INK, "currentColor")
-    body = re.sub(r'(\bid="|url\(#|href="#)', lambda match: match[0] + prefix, body)
+    body = re.sub(r"<style.*?</style>", "", body, flags=re.DOTALL)
+    # Inside tags alone: a name in the figure may read like any of this.
+    body = re.sub(r"<[^>]*>", lambda tag: _tag_for_page(tag[0], prefix), body)
     return f'<svg role="img" aria-label="{escape(caption)}" {view_box[0]}>{body}</svg>'
+
+
+def _tag_for_page(tag: str, prefix: str) -> str:
+    tag = re.sub(r" ?font-family: [^;\"]*;?", "", tag)
+    tag = tag.replace("xlink:href=", "href=").replace(_INK, "currentColor")
+    return re.sub(r'(\bid="|url\(#|href="#)', lambda match: match[0] + prefix, tag)

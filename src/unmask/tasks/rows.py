@@ -106,10 +106,12 @@ def read_columns(path: Path, columns: Sequence[str]) -> list[list[str]]:
     kind = _format(path)
     if kind == ".parquet":
         found = _parquet_columns(path, data, columns)
-    elif kind in (".csv", ".tsv"):
-        found = _csv_columns(path, _utf8(path, data), columns, "\t" if kind == ".tsv" else ",")
     else:
-        found = _json_columns(path, _utf8(path, data), columns)
+        _check_utf8(path, data)
+        if kind in (".csv", ".tsv"):
+            found = _csv_columns(path, data, columns, "\t" if kind == ".tsv" else ",")
+        else:
+            found = _json_columns(path, data, columns)
     if not found[0]:
         raise UserError(f"{path} holds no rows")
     return [
@@ -146,8 +148,7 @@ def _read_bytes(path: Path) -> bytes:
     return data
 
 
-def _utf8(path: Path, data: bytes) -> bytes:
-    """The same bytes without a byte order mark, known to be UTF-8."""
+def _check_utf8(path: Path, data: bytes) -> None:
     try:
         data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -155,7 +156,6 @@ def _utf8(path: Path, data: bytes) -> bytes:
         raise UserError(
             f"{path}, line {line}: byte 0x{data[error.start]:02x} is not UTF-8; save the file as UTF-8"
         ) from None
-    return data.removeprefix(b"\xef\xbb\xbf")
 
 
 def _csv_columns(path: Path, data: bytes, columns: Sequence[str], delimiter: str) -> list[list[Any]]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from unmask.errors import UserError
 from unmask.training.schedules import ScheduleName
-from unmask.training.settings import LoopSettings, Precision
+from unmask.training.settings import LoopSettings, OptimiserName, Precision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,6 +16,8 @@ class FinetuneSettings:
     Attributes:
         epochs: passes over the training rows.
         batch_size: rows a step.
+        optimiser: adamw, scaled-adamw (steps relative to each tensor's size), or electra-adam (no bias
+            correction).
         learning_rate: the schedule's peak.
         schedule: constant, linear, cosine, inverse-square-root or electra.
         warmup_share: share of the steps until the peak.
@@ -28,6 +30,7 @@ class FinetuneSettings:
 
     epochs: float = 3.0
     batch_size: int = 32
+    optimiser: OptimiserName = "adamw"
     learning_rate: float = 3e-4
     schedule: ScheduleName = "linear"
     warmup_share: float = 0.1
@@ -54,6 +57,7 @@ class FinetuneSettings:
         return LoopSettings(
             steps=steps,
             seed=self.seed,
+            optimiser=self.optimiser,
             learning_rate=self.learning_rate,
             schedule=self.schedule,
             warmup_steps=round(self.warmup_share * steps),
