@@ -72,7 +72,9 @@ def from_flax(path: str | os.PathLike[str], **settings: Any) -> T5ForConditional
     else:
         file = source / T5X_FILE if source.is_dir() else source
         if not file.is_file():
-            raise UserError(f"no checkpoint at {source}: looked for the file, {T5X_FILE} and {FLAX_WEIGHTS} in it")
+            raise UserError(
+                f"no checkpoint at {source}: looked for the file, {T5X_FILE} and {FLAX_WEIGHTS} in it"
+            )
         where = str(file)
         parameters = _separate_layers(read_parameters(file))
         config = _config(parameters, where)
