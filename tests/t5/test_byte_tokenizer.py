@@ -6,12 +6,15 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unmask import ByT5Tokenizer
+from unmask import ByT5Tokenizer, T5Tokenizer
 from unmask.errors import UserError
+from unmask.t5.byte_tokenizer import load_tokenizer
+from unmask.t5.filling import fill_gaps
 
 TEXTS = [
     "",
@@ -86,6 +89,37 @@ def test_files_go_both_ways(tmp_path: Path, theirs: transformers.ByT5Tokenizer) 
     ByT5Tokenizer(3).save_pretrained(tmp_path / "few")
     assert ByT5Tokenizer.from_pretrained(tmp_path / "few").vocab_size == 262
     assert ByT5Tokenizer(3).fingerprint != ours.fingerprint
+
+
+def test_a_directory_says_which_tokenizer(tmp_path: Path, shared_data: Path) -> None:
+    ByT5Tokenizer().save_pretrained(tmp_path)
+    assert type(load_tokenizer(tmp_path)) is ByT5Tokenizer
+    assert type(load_tokenizer(shared_data / "vocab" / "t5")) is T5Tokenizer
+    with pytest.raises(UserError, match="tokenizer"):
+        ByT5Tokenizer.from_pretrained(shared_data / "vocab" / "t5")
+
+
+class Echo:
+    """Stands for a model that answers with its own input."""
+
+    device = torch.device("cpu")
+
+    def generate(self, ids: torch.Tensor, max_new_tokens: int) -> torch.Tensor:
+        return ids
+
+
+def test_gaps_are_marked_as_in_pre_training() -> None:
+    fills = fill_gaps(Echo(), ByT5Tokenizer(), "a ___b___ c")  # type: ignore[arg-type]
+    assert fills == ["b", "c"]
+    seen: list[list[int]] = []
+
+    class Watched(Echo):
+        def generate(self, ids: torch.Tensor, max_new_tokens: int) -> torch.Tensor:
+            seen.extend(ids.tolist())
+            return ids
+
+    fill_gaps(Watched(), ByT5Tokenizer(), "a ___b")  # type: ignore[arg-type]
+    assert seen == [[ord("a") + 3, ord(" ") + 3, 258, ord("b") + 3, 1]]
 
 
 def test_a_folder_without_files_is_enough(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from unmask.errors import UserError
-from unmask.hub import read_json, write_json
+from unmask.hub import find_model, read_json, write_json
+from unmask.t5.tokenizer import T5Tokenizer
 from unmask.text.tokenizer import Tokenizer
 
 TOKENIZER_CONFIG = "tokenizer_config.json"
@@ -132,3 +133,19 @@ class ByT5Tokenizer(Tokenizer):
         if len(token) == 1 and ord(token) < BYTES:
             return ord(token) + len(SPECIAL)
         return self._extra(token)
+
+
+AnyT5Tokenizer = T5Tokenizer | ByT5Tokenizer
+
+
+def load_tokenizer(name_or_path: str | os.PathLike[str]) -> AnyT5Tokenizer:
+    """The tokenizer that a T5 came with: bytes where its tokenizer_config.json says so, else SentencePiece's.
+
+    Raises:
+        UserError: there is no such model, it has no tokenizer files, or they cannot be read.
+    """
+    directory = find_model(name_or_path)
+    path = directory / TOKENIZER_CONFIG
+    if path.is_file() and read_json(path).get("tokenizer_class") == "ByT5Tokenizer":
+        return ByT5Tokenizer.from_pretrained(directory)
+    return T5Tokenizer.from_pretrained(directory)

@@ -17,6 +17,7 @@ from torch import Tensor
 from unmask import hub
 from unmask.errors import UserError
 from unmask.t5 import checkpoint
+from unmask.t5.byte_tokenizer import load_tokenizer
 from unmask.t5.config import T5Config
 from unmask.t5.flax_files import read_parameters
 from unmask.t5.model import T5ForConditionalGeneration
@@ -96,10 +97,8 @@ def convert(
         source, settings: see `from_flax`.
         tokenizer: a model directory or Hub name whose T5 tokenizer goes along.
     """
-    from unmask.t5.tokenizer import T5Tokenizer
-
     model = from_flax(source, **settings)
-    kept = None if tokenizer is None else T5Tokenizer.from_pretrained(tokenizer)
+    kept = None if tokenizer is None else load_tokenizer(tokenizer)
     with hub.atomic_directory(Path(out)) as directory:
         model.save_pretrained(directory)
         if kept is not None:
