@@ -31,6 +31,9 @@ class Pairs:
         del rng  # the examples are what they are; the stream shuffles them
         return self
 
+    def lengths(self, examples: np.ndarray) -> np.ndarray:
+        return self._inputs.lengths[examples]
+
     def fetch(self, examples: np.ndarray) -> Batch:
         inputs, input_lengths = self._inputs.take(examples)
         targets, target_lengths = self._targets.take(examples)
@@ -86,6 +89,9 @@ class Labelled:
     def plan(self, rng: np.random.Generator) -> Labelled:
         del rng
         return self
+
+    def lengths(self, examples: np.ndarray) -> np.ndarray:
+        return self._inputs.lengths[examples]
 
     def fetch(self, examples: np.ndarray) -> Batch:
         inputs, lengths = self._inputs.take(examples)

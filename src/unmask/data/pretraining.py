@@ -96,6 +96,9 @@ class _Chunks:
     def __len__(self) -> int:
         return -(-self._split.tokens // self._chunk)
 
+    def lengths(self, examples: np.ndarray) -> np.ndarray:
+        return np.minimum(self._chunk, self._split.tokens - examples * self._chunk)
+
     def fetch(self, examples: np.ndarray) -> Batch:
         begin = examples * self._chunk
         end = np.minimum(begin + self._chunk, self._split.tokens)
@@ -275,6 +278,10 @@ class _Segments:
 
     def __len__(self) -> int:
         return len(self._cuts.start)
+
+    def lengths(self, examples: np.ndarray) -> np.ndarray:
+        _, first, second = (column[examples] for column in self._cuts)
+        return first + second + np.where(second > 0, 3, 2)
 
     def fetch(self, examples: np.ndarray) -> Batch:
         start, first, second = (column[examples] for column in self._cuts)

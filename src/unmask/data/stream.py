@@ -36,6 +36,9 @@ class Plan(Protocol):
 
     def __len__(self) -> int: ...
 
+    def lengths(self, examples: np.ndarray) -> np.ndarray:
+        """The tokens that each of these examples has: (n,) int64."""
+
     def fetch(self, examples: np.ndarray) -> Batch:
         """The batch of the examples with these numbers, in that order, not yet corrupted."""
 
@@ -85,7 +88,8 @@ class TrainingBatches(MapDataset[Batch]):
         parts: list[Batch] = []
         while position < stop:
             plan, examples, next_epoch = self._epochs.examples(position, stop)
-            parts.append(plan.fetch(examples))
+            # In order of length, so that attention over a batch needs hardly any padding (`nn.attention`).
+            parts.append(plan.fetch(examples[np.argsort(plan.lengths(examples), kind="stable")]))
             position = min(stop, next_epoch)
         return self._source.finish(joined(parts), generator(self._seed, "corruption", index))
 

@@ -42,6 +42,20 @@ class Layout:
             raise ValueError(f"sequence {values.index(min(values))} of the batch is empty")
         return Layout(values, torch.device(device))
 
+    def part(self, first: int, last: int) -> Layout:
+        """The layout of the sequences first … last - 1 alone."""
+        whole = first == 0 and last == self.batch
+        return (
+            self
+            if whole
+            else self._parts.setdefault((first, last), Layout(self.lengths[first:last], self.device))
+        )
+
+    @cached_property
+    def _parts(self) -> dict[tuple[int, int], Layout]:
+        # Kept, so that every layer of a model shares the parts' index tensors.
+        return {}
+
     @property
     def batch(self) -> int:
         return len(self.lengths)
