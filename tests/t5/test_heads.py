@@ -189,6 +189,7 @@ def test_named_labels(tmp_path: Path) -> None:
     more = Sequences.from_pretrained(tmp_path, labels=("a", "b", "c"))
     assert more.sequence_head.output.weight.shape == (3, 32)
     assert torch.equal(more.embedding.weight, model.embedding.weight)
+    assert "id2label" not in T5Config().to_hub()
     more.save_pretrained(tmp_path / "more")
     assert json.loads((tmp_path / "more" / "config.json").read_text())["id2label"]["2"] == "c"
     with pytest.raises(UserError, match="twice"):

@@ -184,6 +184,7 @@ def test_float16_does_not_overflow(reference: Reference, saved: Saved) -> None:
     narrow = T5ForConditionalGeneration.from_pretrained(directory, dtype="float16")
     peak = max(layer.feed_forward(torch.randn(9, 32)).abs().max().item() for layer in wide.encoder.layers)
     assert peak > torch.finfo(torch.float16).max
+    assert narrow.embed(ids).dtype == torch.float32
     with torch.no_grad():
         expected, found = wide(ids, mask, labels), narrow(ids, mask, labels)
     torch.testing.assert_close(found.logits.float(), expected.logits, atol=0.03, rtol=0.03)

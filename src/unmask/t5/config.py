@@ -147,4 +147,6 @@ class T5Config:
     def to_hub(self) -> dict[str, Any]:
         """What config.json holds, as Transformers writes it."""
         values = asdict(self) | {"is_encoder_decoder": True, "use_cache": True}
-        return values | hub.label_entries(values.pop("labels"))
+        labels = values.pop("labels")
+        # As Transformers: a model that was never given labels does not speak of them.
+        return values if labels == T5Config.labels else values | hub.label_entries(labels)
