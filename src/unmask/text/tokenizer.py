@@ -219,7 +219,9 @@ class Tokenizer(ABC):
                 around = 0
                 if add_special_tokens:
                     around = len(self._with_special([], None if b is None else []))
-                a, b = _truncate(a, b, max_length - around, "longest_first" if truncation is True else truncation)
+                a, b = _truncate(
+                    a, b, max_length - around, "longest_first" if truncation is True else truncation
+                )
             if add_special_tokens:
                 batch["input_ids"].append(self._with_special(a, b))
                 types = self._type_ids(len(a), None if b is None else len(b))
@@ -372,7 +374,9 @@ def _truncate(
 ) -> tuple[list[int], list[int] | None]:
     """Shorten one or both so that they fit into `room` tokens; lengths as in the `tokenizers` library."""
     if room < 0:
-        raise UserError(f"max_length leaves {room} tokens for the text: it must at least hold the special tokens")
+        raise UserError(
+            f"max_length leaves {room} tokens for the text: it must at least hold the special tokens"
+        )
     a, b = len(first), len(second or [])
     if a + b <= room:
         return first, second

@@ -83,9 +83,12 @@ class UnigramVocabulary:
         self.sentinels = {int(number): token_id for number, token_id in sorted(found.items())}
         #: Tokens added after training that are not sentinels: text is split at them.
         self.added = {n: self.base_size + i for i, n in enumerate(appended) if not _SENTINEL.fullmatch(n)}
-        self._split = re.compile("(" + "|".join(map(re.escape, sorted(self.added, key=len, reverse=True))) + ")")
+        self._split = re.compile(
+            "(" + "|".join(map(re.escape, sorted(self.added, key=len, reverse=True))) + ")"
+        )
         self._alias: dict[int, int] = {}
         self._processor = self._load()
+        self._bare = {token_id: alias for alias, token_id in self._alias.items()}
         self.pad_id, self.eos_id, self.unk_id = map(self._required, ("<pad>", "</s>", "<unk>"))
         # Rendered by their names: SentencePiece writes nothing for them.
         self._literal = {self.pad_id: "<pad>", self.eos_id: "</s>"} | {i: n for n, i in self.added.items()}
@@ -100,7 +103,9 @@ class UnigramVocabulary:
         model.CopyFrom(self.model)
         for name in self.appended:
             is_sentinel = _SENTINEL.fullmatch(name) is not None
-            model.pieces.add(piece=SPACE + name if is_sentinel else name, type=USER_DEFINED if is_sentinel else CONTROL)
+            model.pieces.add(
+                piece=SPACE + name if is_sentinel else name, type=USER_DEFINED if is_sentinel else CONTROL
+            )
         # The same sentinels without a space before them get ids of their own, mapped back after encoding.
         present = {piece.piece for piece in model.pieces}
         for number, token_id in self.sentinels.items():
@@ -156,6 +161,9 @@ class UnigramVocabulary:
         """The text of each row as SentencePiece gives it, special and added tokens by their names."""
         skipped = self.special_ids if skip_special else frozenset[int]()
         rows = [[i for i in row if i < self.size and i not in skipped] for row in rows]
+        for row in rows:
+            # No space before a sentinel that begins the text.
+            row[:1] = [self._bare.get(token_id, token_id) for token_id in row[:1]]
         if all(self._literal.keys().isdisjoint(row) for row in rows):
             texts: list[str] = self._processor.decode(rows) if rows else []
             return texts
@@ -335,7 +343,9 @@ def from_tokenizer_json(value: Mapping[str, Any], name: str) -> tuple[Any, list[
         _normalization(model.normalizer_spec, value, name)
         return model, appended_tokens(added_tokens(value), len(model.pieces), name)
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{name} is no tokenizer file that can be read: {type(error).__name__} {error}") from None
+        raise UserError(
+            f"{name} is no tokenizer file that can be read: {type(error).__name__} {error}"
+        ) from None
 
 
 def _piece_type(index: int, piece: str, unigram: Mapping[str, Any], added: Mapping[int, Any]) -> int:
@@ -350,7 +360,10 @@ def _piece_type(index: int, piece: str, unigram: Mapping[str, Any], added: Mappi
 
 def _normalization(spec: Any, value: Mapping[str, Any], name: str) -> None:
     """What happens to text before it is cut into pieces, read from the steps that mean it there."""
-    steps = [*_steps(value.get("normalizer"), "normalizers"), *_steps(value.get("pre_tokenizer"), "pretokenizers")]
+    steps = [
+        *_steps(value.get("normalizer"), "normalizers"),
+        *_steps(value.get("pre_tokenizer"), "pretokenizers"),
+    ]
     metaspace = [step for step in steps if step["type"] == "Metaspace"]
     if not metaspace:
         raise UserError(f"{name} does not mark spaces as SentencePiece does (no Metaspace step)")
@@ -358,7 +371,8 @@ def _normalization(spec: Any, value: Mapping[str, Any], name: str) -> None:
     spec.escape_whitespaces = True
     # Files from before 2024 say add_prefix_space instead.
     spec.add_dummy_prefix = all(
-        step.get("prepend_scheme", "always") != "never" and step.get("add_prefix_space", True) for step in metaspace
+        step.get("prepend_scheme", "always") != "never" and step.get("add_prefix_space", True)
+        for step in metaspace
     )
     spec.remove_extra_whitespaces = any(
         step["type"] == "WhitespaceSplit"
@@ -390,5 +404,7 @@ def appended_tokens(tokens: Mapping[int, str], base_size: int, name: str) -> lis
     appended = sorted((token_id, content) for token_id, content in tokens.items() if token_id >= base_size)
     for expected, (token_id, content) in enumerate(appended, start=base_size):
         if token_id != expected:
-            raise UserError(f"{name}: the added token {content!r} has id {token_id} where {expected} would be next")
+            raise UserError(
+                f"{name}: the added token {content!r} has id {token_id} where {expected} would be next"
+            )
     return [content for _, content in appended]
