@@ -174,7 +174,9 @@ class UnigramVocabulary:
             # No space before a sentinel that begins the text.
             row[:1] = [self._bare.get(token_id, token_id) for token_id in row[:1]]
         if all(self._literal.keys().isdisjoint(row) for row in rows):
-            texts: list[str] = self._processor.decode(rows) if rows else []
+            if len(rows) < _FEW:
+                return [self._processor.decode(row) for row in rows]
+            texts: list[str] = self._processor.decode(rows, num_threads=-1)
             return texts
         return [self._decode_around_literals(row) for row in rows]
 
