@@ -170,7 +170,13 @@ def test_files_of_either_kind_have_one_fingerprint(vocabulary: Path, tmp_path: P
     for name in ("spiece.model", "tokenizer.json"):
         (tmp_path / name).mkdir()
         shutil.copyfile(vocabulary / name, tmp_path / name / name)
-        prints.add(T5Tokenizer.from_pretrained(tmp_path / name).fingerprint)
+        tokenizer = T5Tokenizer.from_pretrained(tmp_path / name)
+        prints.add(tokenizer.fingerprint)
+        tokenizer.save_pretrained(tmp_path / "saved")
+        # The sentinels that the published tokenizer.json lists among the pieces do not belong there.
+        assert (
+            SentencePieceProcessor(model_file=str(tmp_path / "saved" / "spiece.model")).vocab_size() == 32_000
+        )
     assert len(prints) == 1
 
 

@@ -46,7 +46,7 @@ def test_unigram_does_not_depend_on_cores_and_prints_nothing() -> None:
         for cores in ("one", "all")
     ]
     assert runs[0].stdout == runs[1].stdout
-    assert [run.stderr for run in runs] == [b"", b""]
+    assert all(run.stderr == b"" for run in runs)
 
 
 def test_unigram_layout(documents: list[str]) -> None:
@@ -65,8 +65,8 @@ def test_wordpiece_is_the_same_in_any_order(documents: list[str]) -> None:
 
 
 def test_wordpiece_alphabet() -> None:
-    vocab = train_wordpiece(["Affe Bär, Ça\u2014va? 中文 Zoo"] * 150 + ["\u03a9"], 180, lowercase=False)
-    assert sorted(vocab.values()) == list(range(180))
+    vocab = train_wordpiece(["Affe Bär, Ça\u2014va? 中文 Zoo"] * 150 + ["\u03a9"], 177, lowercase=False)
+    assert sorted(vocab.values()) == list(range(177))
     assert [vocab[name] for name in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")] == list(range(5))
     for character in map(chr, range(33, 127)):
         assert character in vocab
