@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from unmask.errors import UserError
 from unmask.hub import write_atomically, write_json
 from unmask.text import wordpiece
 from unmask.text.tokenizer import Tokenizer
@@ -32,7 +33,12 @@ class ElectraTokenizer(Tokenizer):
     def __init__(self, backend: tokenizers.Tokenizer, names: dict[str, str] | None = None) -> None:
         self._backend = backend
         self._names = dict(wordpiece.SPECIAL_TOKENS if names is None else names)
-        ids: dict[str, int] = {role: backend.token_to_id(name) for role, name in self._names.items()}
+        ids: dict[str, int] = {}
+        for role, name in self._names.items():
+            token_id = backend.token_to_id(name)
+            if token_id is None:
+                raise UserError(f"the vocabulary lacks {name}, which ELECTRA needs")
+            ids[role] = token_id
         self.pad_token_id, self.unk_token_id = ids["pad"], ids["unk"]
         self.cls_token_id, self.sep_token_id, self.mask_token_id = ids["cls"], ids["sep"], ids["mask"]
         self.special_ids = frozenset(ids.values())

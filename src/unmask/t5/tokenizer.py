@@ -15,15 +15,8 @@ from unmask.errors import UserError
 from unmask.hub import read_json, write_atomically, write_json
 from unmask.text.tokenizer import Tokenizer
 from unmask.text.training import train_unigram
-from unmask.text.unigram import (
-    UnigramVocabulary,
-    added_tokens,
-    appended_tokens,
-    from_tokenizer_json,
-    parse_model,
-    sentinel,
-    to_tokenizer_json,
-)
+from unmask.text.unigram import UnigramVocabulary, parse_model, sentinel
+from unmask.text.unigram_json import added_tokens, appended_tokens, from_tokenizer_json, to_tokenizer_json
 
 SPIECE_MODEL = "spiece.model"
 TOKENIZER_JSON = "tokenizer.json"
@@ -62,7 +55,7 @@ class T5Tokenizer(Tokenizer):
 
         Args:
             texts: documents.
-            vocab_size: pieces, special tokens and bytes among them, without the sentinels that come after them:
+            vocab_size: pieces, special tokens and bytes among them, without the sentinels that follow:
                 `vocab_size=32_000` makes a tokenizer of 32,100 ids, as the published one.
             sentinels: how many `<extra_id_N>` there are.
             sample_bytes: at most this much text is looked at, drawn by hash.
@@ -86,8 +79,8 @@ class T5Tokenizer(Tokenizer):
     def save_pretrained(self, directory: str | os.PathLike[str]) -> None:
         """Write `spiece.model`, `tokenizer.json` and `tokenizer_config.json`.
 
-        Transformers' AutoTokenizer gives the same ids from them, sentinels beside punctuation included (its own
-        T5Tokenizer class puts a space after sentinels, and drops line breaks).
+        Transformers' AutoTokenizer gives the same ids from them, sentinels beside punctuation included (its
+        own T5Tokenizer class puts a space after sentinels, and drops line breaks).
         """
         path = Path(directory)
         write_atomically(path / SPIECE_MODEL, self._vocabulary.spiece_model())
@@ -124,7 +117,7 @@ class T5Tokenizer(Tokenizer):
 
     @property
     def lossless(self) -> bool:
-        """Whether every text decodes to itself exactly (a vocabulary that `train` made; not the published)."""
+        """Whether every text decodes to itself: so for vocabularies that `train` made, not the published."""
         return self._vocabulary.lossless
 
     def _encode_plain(self, texts: list[str]) -> list[list[int]]:

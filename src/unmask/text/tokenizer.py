@@ -21,8 +21,8 @@ Truncation = bool | Literal["longest_first", "only_first", "only_second"]
 class BatchEncoding(dict[str, Any]):
     """What calling a tokenizer returns: lists or tensors by name, also as attributes.
 
-    `input_ids` and `attention_mask` (1 = real token, 0 = padding) are always there, `token_type_ids` where the
-    family has them.
+    `input_ids` and `attention_mask` (1 = real token, 0 = padding) are always there, `token_type_ids` where
+    the family has them.
     """
 
     def __getattr__(self, name: str) -> Any:
@@ -39,8 +39,8 @@ class BatchEncoding(dict[str, Any]):
 class Tokenizer(ABC):
     """Text to token ids and back.
 
-    A subclass says how plain text becomes ids (`_encode_plain`), what is put around them (`_with_special`) and
-    how ids become text (`_decode`); everything a user calls is here.
+    A subclass says how plain text becomes ids (`_encode_plain`), what is put around them (`_with_special`)
+    and how ids become text (`_decode`); everything a user calls is here.
     """
 
     pad_token_id: int
@@ -186,7 +186,7 @@ class Tokenizer(ABC):
             truncation: `True` or `"longest_first"` shortens the longer part until `max_length` holds, special
                 tokens included; `"only_first"` and `"only_second"` shorten that part alone.
             max_length: in tokens.
-            return_tensors: `"pt"` gives int64 tensors of shape (batch, length); a single text is a batch of one.
+            return_tensors: `"pt"` gives int64 tensors of shape (batch, length); one text is a batch of one.
 
         Raises:
             UserError: an unknown option, `truncation` without `max_length`, tensors from unequal lengths.
@@ -256,8 +256,8 @@ class Tokenizer(ABC):
     def decode(self, ids: Iterable[int] | Tensor | int, skip_special_tokens: bool = False) -> str:
         """The text of one sequence of ids (a list, a one-dimensional tensor or array, or a single id).
 
-        Ids beyond the vocabulary, as a model with a padded embedding can write, stand for nothing and are left
-        out.
+        Ids beyond the vocabulary, as a model with a padded embedding can write, stand for nothing and are
+        left out.
 
         Raises:
             UserError: a negative id, or ids of more than one sequence.
@@ -284,7 +284,7 @@ class Tokenizer(ABC):
         return [self._token(token_id) for token_id in _row(ids)]
 
     @overload
-    def convert_tokens_to_ids(self, tokens: str) -> int: ...
+    def convert_tokens_to_ids(self, tokens: str) -> int: ...  # type: ignore[overload-overlap]  # str iterates too
 
     @overload
     def convert_tokens_to_ids(self, tokens: Iterable[str]) -> list[int]: ...

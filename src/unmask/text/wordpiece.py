@@ -1,4 +1,4 @@
-"""BERT's WordPiece vocabularies: `vocab.txt` or `tokenizer.json` to ids and back, by the `tokenizers` library."""
+"""BERT's WordPiece vocabularies, from `vocab.txt` or `tokenizer.json`, by the `tokenizers` library."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def build(
     chinese_characters: bool = True,
     names: Mapping[str, str] = SPECIAL_TOKENS,
 ) -> Tokenizer:
-    """BERT's pipeline over a vocabulary: clean, split at spaces, punctuation and Chinese characters, longest match.
+    """BERT's pipeline: clean, split at spaces, punctuation and Chinese characters, longest match first.
 
     Args:
         vocab: piece to id; pieces that continue a word begin with `##`.
@@ -82,9 +82,6 @@ def load(directory: Path) -> tuple[Tokenizer, dict[str, str]]:
         backend = _from_vocab(directory, config, names)
     else:
         raise UserError(f"{directory} has no WordPiece tokenizer: neither {TOKENIZER_JSON} nor {VOCAB_TXT}")
-    absent = [name for name in names.values() if backend.token_to_id(name) is None]
-    if absent:
-        raise UserError(f"{directory}: the vocabulary lacks {', '.join(absent)}")
     return backend, names
 
 
@@ -95,7 +92,7 @@ def _from_json(path: Path, config: Mapping[str, Any]) -> Tokenizer:
         raise UserError(f"{path} holds a {kind} vocabulary: ELECTRA needs WordPiece")
     normalizer = value.get("normalizer")
     if normalizer and normalizer.get("type") == "BertNormalizer":
-        # Fine-tuned models are found with files that disagree; Transformers goes by the config, so it decides.
+        # Where a model's files disagree, Transformers goes by the config.
         for key, option in (
             ("lowercase", "do_lower_case"),
             ("strip_accents", "strip_accents"),
