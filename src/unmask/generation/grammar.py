@@ -1,0 +1,184 @@
+"""Results that match a regular expression or a JSON schema, by llguidance."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unmask.errors import UserError
+
+_OFF = float("-inf")
+_SPACE = b" "
+
+
+class Vocabulary:
+    """What each token writes, as llguidance wants to know it."""
+
+    def __init__(self, pieces: Sequence[bytes | None], end_id: int, *, drops_first_space: bool) -> None:
+        """Args:
+        pieces: the bytes that each token id writes; None for tokens that write no text (padding, sentinels,
+            unknown).
+        end_id: the token that ends a sequence.
+        drops_first_space: a space at the very beginning of what is written is not part of the text, as
+            SentencePiece and T5 decode it: the first word may be written with its space or without.
+        """
+        self.pieces = list(pieces)
+        self.end_id = end_id
+        self.drops_first_space = drops_first_space
+        #: The first token of each byte string: the ids of a greedy encoding.
+        self.ids: dict[bytes, int] = {}
+        for token, piece in enumerate(self.pieces):
+            if piece:
+                self.ids.setdefault(piece, token)
+        self._longest = max((len(piece) for piece in self.ids), default=0)
+
+    def encode(self, text: str | bytes) -> list[int]:
+        """Longest match first, byte by byte; what no piece writes is left out.
+
+        llguidance asks for an encoding that its pieces spell exactly: a tokenizer's own normalises, and then
+        valid pieces would be forbidden.
+        """
+        data = text.encode() if isinstance(text, str) else text
+        ids, place = [], 0
+        while place < len(data):
+            for length in range(min(self._longest, len(data) - place), 0, -1):
+                token = self.ids.get(data[place : place + length])
+                if token is not None:
+                    ids.append(token)
+                    break
+            else:
+                length = 1
+            place += length
+        return ids
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """llguidance's tokenizer, made once."""
+        llguidance = _llguidance()
+        return llguidance.LLTokenizer(llguidance.TokenizerWrapper(_Pieces(self)))
+
+
+class _Pieces:
+    """The attributes that llguidance's TokenizerWrapper reads."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self.eos_token_id = vocabulary.end_id
+        self.bos_token_id = None
+        # Tokens that write nothing are empty, which keeps them out of llguidance's trie.
+        self.tokens = [piece or b"" for piece in vocabulary.pieces]
+        self.tokens[vocabulary.end_id] = b"</s>"
+        self.special_token_ids = [vocabulary.end_id]
+        self.encode = vocabulary.encode
+
+    def __call__(self, text: str | bytes) -> list[int]:
+        return self.encode(text)
+
+
+class Grammar:
+    """The decoded text of a result must match; every way to spell it in pieces is open.
+
+    A result that the limit cuts off is a beginning of a match.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, lark: str, what: str) -> None:
+        """Args:
+        lark: llguidance's grammar of what is written, the dropped space included.
+        what: the constraint in words, for errors.
+
+        Raises:
+            UserError: a grammar that cannot be read, or that nothing the vocabulary writes can begin.
+        """
+        self.vocabulary = vocabulary
+        self.what = what
+        self.matcher = _llguidance().LLMatcher(vocabulary.tokenizer, lark, log_level=0)
+        if self.matcher.is_error():
+            raise UserError(f"{what} cannot be used: {_gist(self.matcher.get_error())}")
+        if not _allowed(self.matcher, len(vocabulary.pieces)).any():
+            raise UserError(f"{what} cannot begin: no piece of the vocabulary writes what it asks for")
+
+    @classmethod
+    def regex(cls, vocabulary: Vocabulary, pattern: str) -> Self:
+        """The whole text matches the pattern, in the syntax of Rust's regex crate: no look-around."""
+        body = _llguidance().regex_to_lark(pattern, "")
+        if not vocabulary.drops_first_space:
+            return cls(vocabulary, f"start: TEXT\nTEXT: /{body}/", f"regular expression {pattern!r}")
+        # With a space to drop before any match, or without one if the match has none at its beginning.
+        lark = f"start: SPACED | BARE\nSPACED: / ({body})/\nBARE: /{body}/ & /(?s:[^ ].*)?/"
+        return cls(vocabulary, lark, f"regular expression {pattern!r}")
+
+    @classmethod
+    def json_schema(cls, vocabulary: Vocabulary, schema: Mapping[str, Any] | str) -> Self:
+        """The text is JSON that a schema allows."""
+        try:
+            text = json.dumps(json.loads(schema) if isinstance(schema, str) else schema)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"the JSON schema is not JSON: {error}") from None
+        space = '" "? ' if vocabulary.drops_first_space else ""
+        return cls(vocabulary, f"start: {space}json\njson: %json {text}", f"JSON schema {_gist(text)}")
+
+    def start(self, rows: int, limit: int, end_id: int) -> _Match:
+        """The rule for a new batch; see `rules.Constraint`."""
+        if end_id != self.vocabulary.end_id:
+            raise UserError(
+                f"the vocabulary ends with token {self.vocabulary.end_id}, the model with {end_id}"
+            )
+        return _Match(self, rows)
+
+
+class _Match:
+    """How far each row of a batch has matched; None for a row that does not."""
+
+    def __init__(self, grammar: Grammar, rows: int) -> None:
+        self.tokens = len(grammar.vocabulary.pieces)
+        self.matchers: list[Any] = [grammar.matcher.deep_copy() for _ in range(rows)]
+
+    def apply(self, logits: Tensor, written: Tensor) -> Tensor:
+        allowed = np.zeros((len(self.matchers), logits.shape[1]), dtype=bool)
+        for row, matcher in enumerate(self.matchers):
+            if matcher is not None:
+                mask = _allowed(matcher, self.tokens)[: logits.shape[1]]
+                allowed[row, : mask.shape[0]] = mask
+        return logits.masked_fill(~torch.from_numpy(allowed).to(logits.device), _OFF)
+
+    def follow(self, rows: Tensor, ids: Tensor) -> None:
+        parents = rows.tolist()
+        taken: set[int] = set()
+        following: list[Any] = []
+        for parent, token in zip(parents, ids.tolist(), strict=True):
+            matcher = self.matchers[parent]
+            # The first child takes over its parent's state, its siblings copy it before it moves.
+            if matcher is not None and parents.count(parent) > 1:
+                matcher = matcher.deep_copy()
+            taken.add(parent)
+            following.append(matcher if matcher is not None and matcher.consume_token(token) else None)
+        self.matchers = following
+
+
+def _allowed(matcher: Any, tokens: int) -> np.ndarray:
+    """(tokens,) bool: what may come next."""
+    mask = matcher.compute_bitmask()
+    if matcher.is_error():
+        raise UserError(f"the constraint cannot be followed further: {_gist(matcher.get_error())}")
+    return np.unpackbits(np.frombuffer(mask, dtype=np.uint8), bitorder="little")[:tokens].astype(bool)
+
+
+def _gist(message: str) -> str:
+    """One line of a long message."""
+    line = " ".join(message.split())
+    return line if len(line) <= 200 else line[:200] + "…"
+
+
+def _llguidance() -> Any:
+    try:
+        import llguidance
+    except ImportError:
+        raise UserError(
+            "constraints by regular expression or JSON schema need llguidance: pip install 'unmask[constraints]'"
+        ) from None
+    return llguidance
