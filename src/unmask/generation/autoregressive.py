@@ -49,6 +49,7 @@ def check_streamable(plan: Plan) -> None:
         raise UserError("speculate=True cannot stream: leave it out, or call generate")
 
 
+@torch.inference_mode()
 def stream(decoder: Decoder, plan: Plan) -> Iterator[StreamedToken]:
     """Greedy decoding or sampling, each token as soon as it is known; the plan wants scores."""
     for step in walk(decoder, plan):
@@ -89,7 +90,7 @@ def prompt_of(
         ids = ids.expand(inputs, -1)
     if ids.dim() != 2 or ids.shape[0] != inputs:
         raise UserError(
-            f"decoder_prefix_ids is {tuple(ids.shape)}: give (n,) ids for all, or ({inputs}, n) for {inputs} inputs"
+            f"decoder_prefix_ids is {tuple(ids.shape)}: give (n,) ids for all inputs, or ({inputs}, n)"
         )
     if ids.shape[1] and bool((ids[:, 0] == start_id).all()):
         return ids.contiguous()

@@ -133,7 +133,7 @@ class _Search:
         done = ~(best_open > worst)
         if settings.early_stopping is True:
             done |= worst > ABSENT
-        return done
+        return done if written < self.plan.limit else torch.ones_like(done)
 
     def keep(self, rows: Tensor) -> None:
         """Go on with these inputs alone, (kept,) int64."""
@@ -161,11 +161,7 @@ def beam_search(decoder: Decoder, plan: Plan) -> GenerationOutput:
             history = search.running.ids[:, :, : plan.prompt_length + written].flatten(0, 1)
             allowed = apply_rules(rules, log_probs, history)
         parents, ids = search.extend(log_probs, allowed, written)
-        done = (
-            search.finished(written + 1)
-            if written + 1 < plan.limit
-            else torch.ones_like(search.inputs).bool()
-        )
+        done = search.finished(written + 1)
         if bool(done.any()):
             leaving = done.nonzero().squeeze(1)
             found.append((search.inputs[leaving], search.ended.inputs(leaving)))

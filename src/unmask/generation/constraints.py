@@ -84,7 +84,8 @@ class Choices:
             raise UserError(f"the choices end with token {self.end_id}, the model with {end_id}")
         if self.needs[0] > limit:
             raise UserError(
-                f"the shortest choice has {self.needs[0]} tokens, only {limit} may be written: raise max_new_tokens"
+                f"the shortest choice has {self.needs[0]} tokens, only {limit} may be written: "
+                "raise max_new_tokens"
             )
         return _Walk(self, rows, limit)
 

@@ -14,7 +14,6 @@ from torch import Tensor
 from unmask.errors import UserError
 
 _OFF = float("-inf")
-_SPACE = b" "
 
 
 class Vocabulary:
@@ -23,19 +22,19 @@ class Vocabulary:
     def __init__(self, pieces: Sequence[bytes | None], end_id: int, *, drops_first_space: bool) -> None:
         """Args:
         pieces: the bytes that each token id writes; None for tokens that write no text (padding, sentinels,
-            unknown).
+            unknown). Of tokens that write the same the last is used: SentencePiece lists its single bytes,
+            which are for want of anything better, before its pieces.
         end_id: the token that ends a sequence.
         drops_first_space: a space at the very beginning of what is written is not part of the text, as
             SentencePiece and T5 decode it: the first word may be written with its space or without.
         """
-        self.pieces = list(pieces)
         self.end_id = end_id
         self.drops_first_space = drops_first_space
-        #: The first token of each byte string: the ids of a greedy encoding.
-        self.ids: dict[bytes, int] = {}
-        for token, piece in enumerate(self.pieces):
-            if piece:
-                self.ids.setdefault(piece, token)
+        #: The token of each byte string.
+        self.ids = {piece: token for token, piece in enumerate(pieces) if piece}
+        self.pieces = [
+            piece if piece and self.ids[piece] == token else b"" for token, piece in enumerate(pieces)
+        ]
         self._longest = max((len(piece) for piece in self.ids), default=0)
 
     def encode(self, text: str | bytes) -> list[int]:
@@ -71,7 +70,7 @@ class _Pieces:
         self.eos_token_id = vocabulary.end_id
         self.bos_token_id = None
         # Tokens that write nothing are empty, which keeps them out of llguidance's trie.
-        self.tokens = [piece or b"" for piece in vocabulary.pieces]
+        self.tokens = list(vocabulary.pieces)
         self.tokens[vocabulary.end_id] = b"</s>"
         self.special_token_ids = [vocabulary.end_id]
         self.encode = vocabulary.encode
@@ -99,8 +98,17 @@ class Grammar:
         self.matcher = _llguidance().LLMatcher(vocabulary.tokenizer, lark, log_level=0)
         if self.matcher.is_error():
             raise UserError(f"{what} cannot be used: {_gist(self.matcher.get_error())}")
-        if not _allowed(self.matcher, len(vocabulary.pieces)).any():
+        if not self._can_begin():
             raise UserError(f"{what} cannot begin: no piece of the vocabulary writes what it asks for")
+
+    def _can_begin(self) -> bool:
+        """Something may be written, and not just the space that will be dropped."""
+        count, space = len(self.vocabulary.pieces), self.vocabulary.ids.get(b" ")
+        allowed = _allowed(self.matcher, count)
+        if space is None or not allowed[space] or allowed.sum() > 1:
+            return bool(allowed.any())
+        behind = self.matcher.deep_copy()
+        return bool(behind.consume_token(space) and _allowed(behind, count).any())
 
     @classmethod
     def regex(cls, vocabulary: Vocabulary, pattern: str) -> Self:
@@ -148,14 +156,11 @@ class _Match:
 
     def follow(self, rows: Tensor, ids: Tensor) -> None:
         parents = rows.tolist()
-        taken: set[int] = set()
         following: list[Any] = []
         for parent, token in zip(parents, ids.tolist(), strict=True):
             matcher = self.matchers[parent]
-            # The first child takes over its parent's state, its siblings copy it before it moves.
             if matcher is not None and parents.count(parent) > 1:
                 matcher = matcher.deep_copy()
-            taken.add(parent)
             following.append(matcher if matcher is not None and matcher.consume_token(token) else None)
         self.matchers = following
 
@@ -164,6 +169,9 @@ def _allowed(matcher: Any, tokens: int) -> np.ndarray:
     """(tokens,) bool: what may come next."""
     mask = matcher.compute_bitmask()
     if matcher.is_error():
+        # The grammar goes on, the vocabulary does not.
+        if matcher.stop_reason() in ("NoExtension", "NoExtensionBias"):
+            return np.zeros(tokens, dtype=bool)
         raise UserError(f"the constraint cannot be followed further: {_gist(matcher.get_error())}")
     return np.unpackbits(np.frombuffer(mask, dtype=np.uint8), bitorder="little")[:tokens].astype(bool)
 
@@ -179,6 +187,6 @@ def _llguidance() -> Any:
         import llguidance
     except ImportError:
         raise UserError(
-            "constraints by regular expression or JSON schema need llguidance: pip install 'unmask[constraints]'"
+            "a regular expression or JSON schema needs llguidance: pip install 'unmask[constraints]'"
         ) from None
     return llguidance

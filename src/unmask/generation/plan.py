@@ -64,6 +64,6 @@ def feed_prompt(decoder: Decoder, prompt: Tensor) -> Tensor:
 def nothing_left(input_index: int, written: int) -> UserError:
     """The error of a search whose options leave no token to write."""
     return UserError(
-        f"input {input_index}: no token may follow the first {written} written: the constraint asks for what the "
-        "vocabulary cannot write, or contradicts min_new_tokens or no_repeat_ngram_size"
+        f"input {input_index}: no token may follow the first {written} written: the constraint asks for what "
+        "the vocabulary cannot write, or contradicts min_new_tokens or no_repeat_ngram_size"
     )

@@ -45,8 +45,8 @@ def target_rows(
         vocabulary: ids must be below this.
 
     Raises:
-        UserError: a number of targets that is not a multiple of the inputs, an empty target, a gap, an id that
-            is not in the vocabulary.
+        UserError: a number of targets that is not a multiple of the inputs, an empty target, a gap, an id
+            that is not in the vocabulary.
     """
     if isinstance(targets, Tensor):
         if targets.dim() != 2:

@@ -17,7 +17,7 @@ BEAM_OPTIONS = ("length_penalty", "early_stopping")
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationSettings:
-    """How to decode; the defaults are greedy decoding. Names and meanings are Transformers' where it has them.
+    """How to decode; the defaults are greedy decoding. Names and meanings are Transformers'.
 
     Attributes:
         max_new_tokens: the most tokens to write behind the start token and the prefix, the end token
@@ -156,9 +156,8 @@ class GenerationSettings:
             return cls(**filled | dict(options))
         except UserError as error:
             taken = ", ".join(f"{name}={value}" for name, value in filled.items())
-            raise UserError(
-                f"{error} (generation_config.json says {taken})" if taken else str(error)
-            ) from None
+            source = f" (generation_config.json says {taken})" if taken else ""
+            raise UserError(f"{error}{source}") from None
 
     def token_limit(self, prompt_length: int, fallback: int) -> int:
         """How many tokens may be written behind a prompt of so many; `fallback` where nothing was said.

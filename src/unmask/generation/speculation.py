@@ -170,9 +170,8 @@ class _Speculation:
     def _without_early_end(self, logits: Tensor) -> Tensor:
         """The logits with the end token forbidden where too little is written."""
         least = self.plan.settings.min_new_tokens
-        early = [
-            (row, least - len(one.written)) for row, one in enumerate(self.rows) if len(one.written) < least
-        ]
+        missing = [least - len(row.written) for row in self.rows]
+        early = [(row, count) for row, count in enumerate(missing) if count > 0]
         if early:
             logits = logits.clone()
         for row, places in early:
@@ -204,7 +203,7 @@ class _Speculation:
         return scores
 
     def _replay(self, doubtful: list[int]) -> None:
-        """Fill the caches again by `step`, as greedy decoding does, and decide the doubtful rows' next token."""
+        """Fill the caches again by `step`, as greedy decoding does, and decide what was in doubt."""
         fed = [
             self.prompt[number].tolist() + (row.written if number in doubtful else row.written[:-1])
             for number, row in enumerate(self.rows)

@@ -412,8 +412,8 @@ class T5ForConditionalGeneration(_T5):
                 published models' target length of 512, less the start token).
 
         Returns:
-            (batch · num_return_sequences, ≤ max_length) int64: rows begin with the start token and the prefix,
-            finished rows are padded.
+            (batch · num_return_sequences, ≤ max_length) int64: rows begin with the start token and the
+            prefix, finished rows are padded.
 
         Raises:
             UserError: an unknown option, options that exclude each other, a limit that leaves nothing to
@@ -444,7 +444,7 @@ class T5ForConditionalGeneration(_T5):
         decoder, plan, _ = self._begin(
             input_ids, attention_mask, decoder_prefix_ids, constraint, True, options, streaming=True
         )
-        yield from autoregressive.stream(decoder, plan)
+        return autoregressive.stream(decoder, plan)
 
     def _begin(
         self,
