@@ -170,7 +170,7 @@ def _allowed(matcher: Any, tokens: int) -> np.ndarray:
     mask = matcher.compute_bitmask()
     if matcher.is_error():
         # The grammar goes on, the vocabulary does not.
-        if matcher.stop_reason() in ("NoExtension", "NoExtensionBias"):
+        if matcher.get_error().startswith("NoExtension"):
             return np.zeros(tokens, dtype=bool)
         raise UserError(f"the constraint cannot be followed further: {_gist(matcher.get_error())}")
     return np.unpackbits(np.frombuffer(mask, dtype=np.uint8), bitorder="little")[:tokens].astype(bool)
