@@ -35,10 +35,13 @@ class Vocabulary:
         self.pieces = [
             piece if piece and self.ids[piece] == token else b"" for token, piece in enumerate(pieces)
         ]
-        self._longest = max((len(piece) for piece in self.ids), default=0)
+        #: Single bytes that no token writes, as tokens behind the last: llguidance wants every text spelled.
+        self.missing = [bytes([byte]) for byte in range(256) if bytes([byte]) not in self.ids]
+        self._all_ids = self.ids | {byte: len(self.pieces) + n for n, byte in enumerate(self.missing)}
+        self._longest = max(map(len, self._all_ids))
 
     def encode(self, text: str | bytes) -> list[int]:
-        """Longest match first, byte by byte; what no piece writes is left out.
+        """Longest match first, byte by byte.
 
         llguidance asks for an encoding that its pieces spell exactly: a tokenizer's own normalises, and then
         valid pieces would be forbidden.
@@ -46,13 +49,10 @@ class Vocabulary:
         data = text.encode() if isinstance(text, str) else text
         ids, place = [], 0
         while place < len(data):
-            for length in range(min(self._longest, len(data) - place), 0, -1):
-                token = self.ids.get(data[place : place + length])
-                if token is not None:
-                    ids.append(token)
-                    break
-            else:
-                length = 1
+            length = min(self._longest, len(data) - place)
+            while data[place : place + length] not in self._all_ids:
+                length -= 1
+            ids.append(self._all_ids[data[place : place + length]])
             place += length
         return ids
 
@@ -70,7 +70,7 @@ class _Pieces:
         self.eos_token_id = vocabulary.end_id
         self.bos_token_id = None
         # Tokens that write nothing are empty, which keeps them out of llguidance's trie.
-        self.tokens = list(vocabulary.pieces)
+        self.tokens = vocabulary.pieces + vocabulary.missing
         self.tokens[vocabulary.end_id] = b"</s>"
         self.special_token_ids = [vocabulary.end_id]
         self.encode = vocabulary.encode
@@ -102,13 +102,16 @@ class Grammar:
             raise UserError(f"{what} cannot begin: no piece of the vocabulary writes what it asks for")
 
     def _can_begin(self) -> bool:
-        """Something may be written, and not just the space that will be dropped."""
+        """Something may be written, and not only spaces."""
         count, space = len(self.vocabulary.pieces), self.vocabulary.ids.get(b" ")
-        allowed = _allowed(self.matcher, count)
-        if space is None or not allowed[space] or allowed.sum() > 1:
-            return bool(allowed.any())
-        behind = self.matcher.deep_copy()
-        return bool(behind.consume_token(space) and _allowed(behind, count).any())
+        state = self.matcher.deep_copy()
+        for _ in range(4):
+            allowed = _allowed(state, count)
+            if space is None or not allowed[space] or allowed.sum() > 1:
+                return bool(allowed.any())
+            if not state.consume_token(space):
+                return False
+        return True
 
     @classmethod
     def regex(cls, vocabulary: Vocabulary, pattern: str) -> Self:
@@ -122,13 +125,16 @@ class Grammar:
 
     @classmethod
     def json_schema(cls, vocabulary: Vocabulary, schema: Mapping[str, Any] | str) -> Self:
-        """The text is JSON that a schema allows."""
+        """The text is JSON that a schema allows, with at most one space wherever JSON allows any."""
         try:
-            text = json.dumps(json.loads(schema) if isinstance(schema, str) else schema)
+            rules = json.loads(schema) if isinstance(schema, str) else schema
+            # Without a bound a model may write white space to the limit.
+            text = json.dumps({**rules, "x-guidance": {"whitespace_pattern": " ?"}})
         except (TypeError, ValueError) as error:
-            raise UserError(f"the JSON schema is not JSON: {error}") from None
+            raise UserError(f"the JSON schema is not a JSON object: {error}") from None
         space = '" "? ' if vocabulary.drops_first_space else ""
-        return cls(vocabulary, f"start: {space}json\njson: %json {text}", f"JSON schema {_gist(text)}")
+        name = _gist(json.dumps(rules))
+        return cls(vocabulary, f"start: {space}json\njson: %json {text}", f"JSON schema {name}")
 
     def start(self, rows: int, limit: int, end_id: int) -> _Match:
         """The rule for a new batch; see `rules.Constraint`."""

@@ -64,7 +64,7 @@ class GenerationSettings:
     repetition_penalty: float = 1.0
     no_repeat_ngram_size: int = 0
     speculate: bool = False
-    draft_tokens: int = 8
+    draft_tokens: int = 10
 
     def __post_init__(self) -> None:
         self._check_numbers()

@@ -21,6 +21,8 @@ from unmask.generation.plan import Plan, feed_prompt
 _CONTEXT = 8
 #: The most places looked at for one guess.
 _PLACES = 128
+#: The most tokens verified in one pass over all rows: beyond, a pass takes as much longer as it saves passes.
+_VERIFIED = 128
 #: Stands between source and what is written; no token has it.
 _BORDER = -1
 
@@ -81,8 +83,8 @@ class _Row:
     def ended(self) -> bool:
         return len(self.written) >= self.plan.limit or self.plan.end_id in self.written[-1:]
 
-    def guess(self) -> list[int]:
-        return self.copier.guess(min(self.budget, self.plan.limit - len(self.written) - 1))
+    def guess(self, most: int) -> list[int]:
+        return self.copier.guess(min(self.budget, most, self.plan.limit - len(self.written) - 1))
 
     def accept(self, ids: list[int], scores: list[float]) -> None:
         """Write these, up to the end token."""
@@ -97,7 +99,7 @@ class _Row:
         if guessed and accepted == guessed:
             self.budget = min(2 * self.budget, self.plan.settings.draft_tokens)
         elif guessed:
-            self.budget = max(accepted + 1, self.budget // 2, 1)
+            self.budget = max(accepted + 1, self.plan.settings.draft_tokens // 2)
 
 
 class _Speculation:
@@ -123,7 +125,8 @@ class _Speculation:
 
     def round(self) -> None:
         """Guess, verify, keep what is right and the token behind it."""
-        guesses = [row.guess() for row in self.rows]
+        most = max(1, _VERIFIED // len(self.rows) - 1)
+        guesses = [row.guess(most) for row in self.rows]
         width = 1 + max(map(len, guesses))
         fed = [row.written[-1:] + guess for row, guess in zip(self.rows, guesses, strict=True)]
         before = [self.plan.prompt_length + len(row.written) - 1 for row in self.rows]
