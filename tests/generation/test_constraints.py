@@ -148,10 +148,10 @@ PIECES: list[bytes | None] = [
 
 
 def decoded(ids: Sequence[int]) -> str | None:
-    """The text, without the space that T5's decoding drops at the beginning."""
+    """The text, without the spaces that T5's decoding drops at the beginning; None for what is no text."""
     data = b"".join(PIECES[token] or b"" for token in ids)
     try:
-        return data.decode().removeprefix(" ")
+        return None if data.startswith(b"  ") else data.decode().lstrip(" ")
     except UnicodeDecodeError:
         return None
 

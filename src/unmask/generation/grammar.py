@@ -25,8 +25,9 @@ class Vocabulary:
             unknown). Of tokens that write the same the last is used: SentencePiece lists its single bytes,
             which are for want of anything better, before its pieces.
         end_id: the token that ends a sequence.
-        drops_first_space: a space at the very beginning of what is written is not part of the text, as
-            SentencePiece and T5 decode it: the first word may be written with its space or without.
+        drops_first_space: spaces at the very beginning of what is written are not part of the text, as
+                SentencePiece and T5 decode it: the first word may be written with its space or without, and
+                no text begins with a space.
         """
         self.end_id = end_id
         self.drops_first_space = drops_first_space
@@ -116,12 +117,14 @@ class Grammar:
     @classmethod
     def regex(cls, vocabulary: Vocabulary, pattern: str) -> Self:
         """The whole text matches the pattern, in the syntax of Rust's regex crate: no look-around."""
-        body = _llguidance().regex_to_lark(pattern, "")
-        if not vocabulary.drops_first_space:
-            return cls(vocabulary, f"start: TEXT\nTEXT: /{body}/", f"regular expression {pattern!r}")
-        # With a space to drop before any match, or without one if the match has none at its beginning.
-        lark = f"start: SPACED | BARE\nSPACED: / ({body})/\nBARE: /{body}/ & /(?s:[^ ].*)?/"
-        return cls(vocabulary, lark, f"regular expression {pattern!r}")
+        text = f"/{_llguidance().regex_to_lark(pattern, '')}/"
+        if vocabulary.drops_first_space:
+            return cls(
+                vocabulary,
+                f'start: " "? TEXT\nTEXT: {text} & /(?s:[^ ].*)?/',
+                f"regular expression {pattern!r}",
+            )
+        return cls(vocabulary, f"start: TEXT\nTEXT: {text}", f"regular expression {pattern!r}")
 
     @classmethod
     def json_schema(cls, vocabulary: Vocabulary, schema: Mapping[str, Any] | str) -> Self:
