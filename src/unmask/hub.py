@@ -35,6 +35,8 @@ def find_model(name_or_path: str | os.PathLike[str], *, revision: str | None = N
     Raises:
         UserError: neither a directory, nor cached, nor downloadable; says what was looked for and where.
     """
+    if not str(name_or_path):
+        raise UserError("the model's name is empty: give a directory or a Hub name")
     path = Path(name_or_path).expanduser()
     if path.is_dir():
         return path
@@ -54,7 +56,8 @@ def _from_hub(name: str, revision: str | None) -> Path:
                 name, revision=revision, allow_patterns=DOWNLOADED, local_files_only=True
             )
             # A cache entry can be partial (only the tokenizer was once fetched): then ask the Hub again.
-            if (Path(cached) / CONFIG).is_file() and _has_weights(Path(cached)):
+            # A directory can also be one that holds several models.
+            if any(_has_weights(config.parent) for config in Path(cached).rglob(CONFIG)):
                 return Path(cached)
         except LocalEntryNotFoundError:
             pass
@@ -97,7 +100,7 @@ def read_weights(directory: Path) -> dict[str, Tensor]:
         UserError: no weights, a damaged file, a shard that is missing or that leaves the directory.
     """
     if (directory / WEIGHTS).is_file():
-        return _read_safetensors(directory / WEIGHTS)
+        return read_tensors(directory / WEIGHTS)
     if not (directory / WEIGHTS_INDEX).is_file():
         raise UserError(f"{directory} has no {WEIGHTS} (nor {WEIGHTS_INDEX})")
     index = read_json(directory / WEIGHTS_INDEX)
@@ -105,17 +108,22 @@ def read_weights(directory: Path) -> dict[str, Tensor]:
     if not isinstance(weight_map, dict):
         raise UserError(f"{directory / WEIGHTS_INDEX} has no 'weight_map'")
     weights: dict[str, Tensor] = {}
-    for shard in sorted(set(weight_map.values())):
+    for shard in sorted({str(name) for name in weight_map.values()}):
         if Path(shard).name != shard:
             raise UserError(f"{directory / WEIGHTS_INDEX} names the shard {shard!r} outside its directory")
-        weights |= _read_safetensors(directory / shard)
+        weights |= read_tensors(directory / shard)
     absent = sorted(set(weight_map) - set(weights))
     if absent:
         raise UserError(f"{directory}: the shards lack {len(absent)} indexed tensors, first {absent[0]!r}")
     return weights
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of one safetensors file.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 

@@ -18,7 +18,8 @@ def linear_cross_entropy(
     """Sum of the cross-entropies of `hidden @ weightᵀ + bias` against `targets`, chunk by chunk.
 
     Logits, their softmax and their gradient exist for a few hundred rows at a time; the gradients are made in
-    the forward pass, where the logits are. Sums are float32 whatever the inputs' type.
+    the forward pass, where the logits are, and only those that will be asked for. Under autocast the products
+    run in its type; sums are at least float32 whatever the inputs' type.
 
     Args:
         hidden: (rows, width).
@@ -27,25 +28,34 @@ def linear_cross_entropy(
         bias: (vocabulary,) or None.
 
     Returns:
-        A float32 scalar: the sum over rows, in nats.
+        A scalar, float32 (float64 for float64 weights): the sum over rows, in nats.
     """
-    return _LinearCrossEntropy.apply(hidden, weight, targets, bias)
+    # Inside the function autograd says what requires a gradient, but no longer whether gradients are on.
+    wanted = tuple(
+        torch.is_grad_enabled() and tensor is not None and tensor.requires_grad
+        for tensor in (hidden, weight, bias)
+    )
+    return _LinearCrossEntropy.apply(hidden, weight, bias, targets, wanted)
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None) -> Tensor:
-        if torch.is_autocast_enabled(hidden.device.type):
-            matmul_type = torch.get_autocast_dtype(hidden.device.type)
-        else:
-            matmul_type = weight.dtype
-        narrow_weight = weight.to(matmul_type)
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        wanted: tuple[bool, bool, bool],
+    ) -> Tensor:
+        device = hidden.device
+        matmul_type = _autocast_type(device) or weight.dtype
         sum_type = torch.promote_types(weight.dtype, torch.float32)
-        loss = torch.zeros((), dtype=sum_type, device=hidden.device)
-        needs = ctx.needs_input_grad
-        d_hidden = torch.empty_like(hidden) if needs[0] else None
-        d_weight = torch.zeros(weight.shape, dtype=sum_type, device=weight.device) if needs[1] else None
-        d_bias = torch.zeros(bias.shape, dtype=sum_type, device=weight.device) if bias is not None else None
+        narrow_weight = weight.to(matmul_type)
+        loss = torch.zeros((), dtype=sum_type, device=device)
+        d_hidden = torch.empty_like(hidden) if wanted[0] else None
+        d_weight = torch.zeros(weight.shape, dtype=sum_type, device=device) if wanted[1] else None
+        d_bias = torch.zeros(weight.shape[0], dtype=sum_type, device=device) if wanted[2] else None
         for first in range(0, hidden.shape[0], CHUNK_ROWS):
             rows = slice(first, first + CHUNK_ROWS)
             narrow = hidden[rows].to(matmul_type)
@@ -55,11 +65,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
             target = targets[rows, None]
             normaliser = torch.logsumexp(logits, -1, keepdim=True)
             loss += (normaliser - logits.gather(1, target)).sum()
-            if not (needs[0] or needs[1]):
+            if not any(wanted):
                 continue
-            # d loss / d logits = softmax − one-hot, in place of the logits.
-            gradient = logits.sub_(normaliser).exp_()
-            gradient.scatter_add_(1, target, torch.full_like(target, -1, dtype=sum_type))
+            gradient = _gradient_of_logits(logits, normaliser, target)
             if d_bias is not None:
                 d_bias += gradient.sum(0)
             gradient = gradient.to(matmul_type)
@@ -72,9 +80,19 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return loss
 
     @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, Tensor | None, None, Tensor | None]:
-        d_hidden, d_weight, d_bias = (
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        gradients = (
             None if gradient is None else (gradient * upstream).to(kind)
             for gradient, kind in zip(ctx.saved_tensors, ctx.types, strict=True)
         )
-        return d_hidden, d_weight, None, d_bias
+        return *gradients, None, None
+
+
+def _autocast_type(device: torch.device) -> torch.dtype | None:
+    return torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None
+
+
+def _gradient_of_logits(logits: Tensor, normaliser: Tensor, target: Tensor) -> Tensor:
+    """Softmax minus one-hot, written over the logits."""
+    gradient = logits.sub_(normaliser).exp_()
+    return gradient.scatter_add_(1, target, torch.full_like(target, -1, dtype=gradient.dtype))

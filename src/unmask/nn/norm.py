@@ -10,7 +10,7 @@ class RMSNorm(nn.Module):
     """Scale by the root mean square: no mean is subtracted and nothing is added (T5 paper, 2.1).
 
     The statistics are float32 whatever the input's type, as in Mesh-TensorFlow; the result has the weight's
-    type in float16 and bfloat16 models, the input's type otherwise.
+    type.
 
     Shape: (…, width) → (…, width).
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from unmask import hub
 from unmask.errors import UserError
+from unmask.settings import nearest
 
 logger = logging.getLogger("unmask")
 
@@ -70,11 +72,13 @@ class PretrainedModel(nn.Module):
         dtype: str | torch.dtype = "float32",
         device: str | torch.device = "cpu",
         revision: str | None = None,
+        **settings: Any,
     ) -> Self:
         """Load a model directory, a cached Hub name or a Hub name to download; ready for inference.
 
         Args:
             dtype: "float32", "bfloat16" or "float16", or the torch dtype of that name.
+            settings: fields of the config to set instead of the file's, such as a new head's labels.
 
         Raises:
             UserError: nothing found, a damaged file, a missing tensor, a tensor of the wrong shape.
@@ -83,24 +87,28 @@ class PretrainedModel(nn.Module):
         kind = parse_dtype(dtype)
         config = cls.config_class.from_hub(hub.read_json(directory / hub.CONFIG), str(directory / hub.CONFIG))
         weights = hub.read_weights(directory)
-        config = cls.prepare(config, weights)
+        config = cls.prepare(_with(config, settings), weights)
         with torch.device("meta"):
             model = cls(config)
-        model._take(weights, str(directory))
+        model._take(weights, str(directory), new_head=bool(settings))
         model.after_loading(directory)
         return model.to(device=device, dtype=kind).eval()
 
     def after_loading(self, directory: Path) -> None:
         """A hook for what else a directory holds, such as generation_config.json."""
 
-    def _take(self, weights: dict[str, Tensor], where: str) -> None:
-        """Assign checkpoint tensors to this model, which is on the meta device."""
+    def _take(self, weights: dict[str, Tensor], where: str, *, new_head: bool) -> None:
+        """Assign checkpoint tensors to this model, which is on the meta device.
+
+        Args:
+            new_head: a head of another shape than the checkpoint's is wanted, not a sign of damage.
+        """
         expected = self.state_dict()
         state: dict[str, Tensor] = {}
         missing: list[str] = []
         for name, tensor in expected.items():
             found = weights.pop(self.hub_name(name), None)
-            if found is None:
+            if found is None or (new_head and found.shape != tensor.shape and self._is_head(name)):
                 missing.append(name)
             elif found.shape != tensor.shape:
                 raise UserError(
@@ -109,7 +117,7 @@ class PretrainedModel(nn.Module):
                 )
             else:
                 state[name] = found.float() if found.is_floating_point() else found
-        fresh = [name for name in missing if name.startswith(self.fresh_heads)] if self.fresh_heads else []
+        fresh = [name for name in missing if self._is_head(name)]
         absent = [self.hub_name(name) for name in missing if name not in fresh]
         if absent:
             more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
@@ -122,6 +130,9 @@ class PretrainedModel(nn.Module):
             parameter.requires_grad_(True)
         if weights:
             logger.info("%s: %d tensors not used: %s", where, len(weights), ", ".join(sorted(weights)))
+
+    def _is_head(self, name: str) -> bool:
+        return bool(self.fresh_heads) and name.startswith(self.fresh_heads)
 
     def _draw(self, names: list[str], state: dict[str, Tensor]) -> None:
         """Fill in parameters that the checkpoint lacks from a freshly drawn model."""
@@ -145,6 +156,14 @@ class PretrainedModel(nn.Module):
     @property
     def device(self) -> torch.device:
         return next(self.parameters()).device
+
+
+def _with(config: Any, settings: Mapping[str, Any]) -> Any:
+    known = [field.name for field in fields(config)]
+    for name in settings:
+        if name not in known:
+            raise UserError(f"{type(config).__name__} has no field {name!r}{nearest(name, known)}")
+    return replace(config, **settings)
 
 
 def parse_dtype(dtype: str | torch.dtype) -> torch.dtype:

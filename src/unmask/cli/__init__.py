@@ -1,0 +1,58 @@
+"""The command line: one short file a command. No logic here: parse, call, print."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import NoReturn
+
+from cyclopts import App, CycloptsError
+
+from unmask import __version__
+from unmask.errors import UserError
+
+app = App(
+    name="unmask",
+    version=__version__,
+    help="Train, run and explain T5 and ELECTRA, the models that learn by repairing damaged text.",
+)
+# By import path, so that `unmask --help` does not wait for torch.
+for name, summary in {
+    "quickstart": "Train, fine-tune and evaluate a tiny T5 and a tiny ELECTRA on the data that ships with unmask.",
+    "pretrain": "Pre-train a model from raw text; the same command again continues a stopped run.",
+    "finetune": "Fine-tune a model on a task: text to text (T5) or classification (ELECTRA).",
+    "evaluate": "Score a fine-tuned model on a task's held-out rows, beside simple baselines.",
+    "generate": "Write text with a model.",
+    "fill": "Show what a model puts into gaps, and which tokens ELECTRA suspects.",
+}.items():
+    app.command(f"unmask.cli.{name}:{name}", name=name, help=summary)
+tokenizer = App(name="tokenizer", help="Make tokenizers.")
+tokenizer.command("unmask.cli.tokenizer_train:train", name="train", help="Train a tokenizer on raw text.")
+app.command(tokenizer)
+
+
+def main() -> NoReturn:
+    """Run a command. Exit codes: 0 done, 2 something the user can put right, 130 interrupted and saved."""
+    # Libraries that ask on import are answered before any is imported.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
+    sys.exit(_run(sys.argv[1:]))
+
+
+def _run(tokens: list[str]) -> int:
+    try:
+        app(tokens, exit_on_error=False, print_error=True, result_action="return_value")
+    except CycloptsError:
+        return 2
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output has gone, as `unmask generate … | head` does.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    return 0

@@ -1,0 +1,55 @@
+"""`unmask fill`."""
+
+from __future__ import annotations
+
+from unmask.cli.machine import Machine
+
+
+def fill(
+    model: str,
+    text: str,
+    /,
+    *,
+    proposals: int = 5,
+    machine: Machine = Machine(),  # noqa: B008 (frozen)
+) -> None:
+    """Show what a model puts into the gaps of a text; mark each gap with ___ (three underscores).
+
+    T5 writes any number of words into a gap. ELECTRA's generator proposes one token for each, and its
+    discriminator then says of every token how much it suspects it; without a gap it judges the text as it is.
+
+    Args:
+        model: a model directory or Hub name; for ELECTRA a pair directory, or a generator's alone.
+        text: the text.
+        proposals: (ELECTRA) how many tokens to name for each gap.
+    """
+    from rich.console import Console
+
+    from unmask import hub
+    from unmask.report import print_table
+    from unmask.tasks.models import family_of
+    from unmask.tasks.presentation import proposal_table, suspicion_table
+
+    device = machine.prepare()
+    directory = hub.find_model(model)
+    console = Console()
+    if family_of(directory) == "t5":
+        from unmask.t5.filling import fill_gaps
+        from unmask.t5.model import T5ForConditionalGeneration
+        from unmask.t5.tokenizer import T5Tokenizer
+        from unmask.text.gaps import GAP
+
+        t5 = T5ForConditionalGeneration.from_pretrained(directory, device=device)
+        for gap in fill_gaps(t5, T5Tokenizer.from_pretrained(directory), text):
+            text = text.replace(GAP, f"[{gap}]", 1)
+        console.print(text, markup=False, highlight=False)
+        return
+    from unmask.electra.filling import read_text
+    from unmask.electra.writer import ElectraForConditionalGeneration
+
+    electra = ElectraForConditionalGeneration.from_pretrained(directory, device=device)
+    reading = read_text(electra, electra.tokenizer, text, proposals=proposals)
+    if reading.proposals:
+        print_table(proposal_table(reading), console)
+    if reading.suspicion is not None:
+        print_table(suspicion_table(reading), console)

@@ -1,0 +1,61 @@
+"""ELECTRA's weights: names inside ↔ names on the Hub, as data."""
+
+from __future__ import annotations
+
+import re
+
+from torch import Tensor
+
+# (inside, on the Hub), without the last part (`weight` or `bias`).
+_TOP = {
+    "encoder.embeddings.token": "electra.embeddings.word_embeddings",
+    "encoder.embeddings.position": "electra.embeddings.position_embeddings",
+    "encoder.embeddings.token_type": "electra.embeddings.token_type_embeddings",
+    "encoder.embeddings.norm": "electra.embeddings.LayerNorm",
+    "encoder.projection": "electra.embeddings_project",
+    "generator_head.dense": "generator_predictions.dense",
+    "generator_head.norm": "generator_predictions.LayerNorm",
+    "generator_head.output": "generator_lm_head",
+    "discriminator_head.dense": "discriminator_predictions.dense",
+    "discriminator_head.output": "discriminator_predictions.dense_prediction",
+    "sequence_head.dense": "classifier.dense",
+    "sequence_head.output": "classifier.out_proj",
+    "token_head.output": "classifier",
+}
+_LAYER = {
+    "query": "attention.self.query",
+    "key": "attention.self.key",
+    "value": "attention.self.value",
+    "attention_output": "attention.output.dense",
+    "attention_norm": "attention.output.LayerNorm",
+    "up": "intermediate.dense",
+    "down": "output.dense",
+    "feed_forward_norm": "output.LayerNorm",
+}
+
+WORD_EMBEDDINGS = "electra.embeddings.word_embeddings.weight"
+OUTPUT_EMBEDDINGS = "generator_lm_head.weight"
+#: Buffers that older Transformers saved beside the weights.
+_BUFFERS = ("electra.embeddings.position_ids", "electra.embeddings.token_type_ids")
+#: How a bare encoder's file (Transformers' `ElectraModel`) names what others keep under `electra.`.
+_BARE = ("embeddings.", "embeddings_project.", "encoder.")
+
+
+def hub_name(name: str) -> str:
+    """The name on the Hub of a parameter, such as `encoder.layers.0.query.weight`."""
+    stem, _, kind = name.rpartition(".")
+    if stem in _TOP:
+        return f"{_TOP[stem]}.{kind}"
+    match = re.fullmatch(r"encoder\.layers\.(\d+)\.(\w+)", stem)
+    if match is None or match[2] not in _LAYER:
+        raise KeyError(name)
+    return f"electra.encoder.layer.{match[1]}.{_LAYER[match[2]]}.{kind}"
+
+
+def settle(weights: dict[str, Tensor]) -> None:
+    """Bring the variants that writers have produced to one form, in place: full names, no buffers."""
+    for name in list(weights):
+        if name.startswith(_BARE):
+            weights[f"electra.{name}"] = weights.pop(name)
+    for name in _BUFFERS:
+        weights.pop(name, None)

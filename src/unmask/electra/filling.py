@@ -1,0 +1,61 @@
+"""What ELECTRA makes of a text: the generator's proposals for its gaps, the discriminator's suspicions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from unmask.electra.tokenizer import ElectraTokenizer
+from unmask.electra.writer import ElectraForConditionalGeneration
+from unmask.nn.ragged import Layout
+from unmask.text.gaps import GAP
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A text as ELECTRA reads it.
+
+    Attributes:
+        tokens: of the text with every gap filled by the likeliest proposal, [CLS] and [SEP] left out.
+        proposals: place in `tokens` of each gap → (token, probability), the likeliest first.
+        suspicion: for each token the discriminator's probability that it was replaced; None without a
+            discriminator.
+    """
+
+    tokens: list[str]
+    proposals: dict[int, list[tuple[str, float]]]
+    suspicion: list[float] | None
+
+
+@torch.inference_mode()
+def read_text(
+    model: ElectraForConditionalGeneration, tokenizer: ElectraTokenizer, text: str, *, proposals: int = 5
+) -> Reading:
+    """Fill each gap (`___`, one token each) and judge the whole.
+
+    Args:
+        proposals: how many tokens to name for each gap.
+
+    Raises:
+        UserError: the text is longer than the model's positions.
+    """
+    ids = torch.tensor(tokenizer.encode(text.replace(GAP, tokenizer.mask_token)), device=model.device)
+    layout = Layout.of([ids.numel()], model.device)
+    model.check_length(ids.numel())
+    gaps = (ids == tokenizer.mask_token_id).nonzero().squeeze(1)
+    named: dict[int, list[tuple[str, float]]] = {}
+    if gaps.numel():
+        logits = model.generator.logits(model.generator.hidden(ids, layout, at=gaps)).float()
+        logits[:, sorted(tokenizer.special_ids)] = float("-inf")
+        top = logits.softmax(-1).topk(min(proposals, logits.shape[-1]))
+        ids = ids.index_copy(0, gaps, top.indices[:, 0])
+        for place, row, shares in zip(gaps.tolist(), top.indices.tolist(), top.values.tolist(), strict=True):
+            names = [str(name) for name in tokenizer.convert_ids_to_tokens(row)]
+            # Places count without the [CLS] in front.
+            named[place - 1] = list(zip(names, shares, strict=True))
+    suspicion = None
+    if model.discriminator is not None:
+        suspicion = model.discriminator.token_logits(ids, layout).float().sigmoid()[1:-1].tolist()
+    tokens = [str(name) for name in tokenizer.convert_ids_to_tokens(ids[1:-1].tolist())]
+    return Reading(tokens, named, suspicion)

@@ -1,0 +1,491 @@
+"""ELECTRA on one page (arXiv 2003.10555; google-research/electra `model/modeling.py`, `run_pretraining.py`).
+
+What is unusual about it:
+- Generator and discriminator are the same encoder, BERT's, under different heads: norms come after the
+  residual, positions are learned, GELU is the exact one.
+- Embeddings may be narrower than the layers; one linear layer joins them.
+- The generator's head goes back to the embeddings' width, and its output matrix is the token embedding.
+- The discriminator's head gives one number a token: above 0 means "replaced".
+
+Everything runs on packed token streams (`unmask.nn.ragged`): (total, width), no padding. Users' padded or
+ragged batches are packed on the way in and put back on the way out (`unmask.electra.batch`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from unmask.electra import checkpoint
+from unmask.electra.batch import Batch, Rows, check_length
+from unmask.electra.config import ACTIVATIONS, ElectraConfig
+from unmask.nn.attention import attention
+from unmask.nn.losses import CHUNK_ROWS, linear_cross_entropy
+from unmask.nn.pretrained import PretrainedModel
+from unmask.nn.ragged import Layout
+from unmask.nn.sampling import sample
+
+IGNORED_LABEL = -100
+
+FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "relu": F.relu,
+    "silu": F.silu,
+}
+
+
+def activation(config: ElectraConfig) -> Callable[[Tensor], Tensor]:
+    return FUNCTIONS[ACTIVATIONS[config.hidden_act]]
+
+
+class ElectraEmbeddings(nn.Module):
+    """norm(token + position + segment). A pre-training pair has one for both halves."""
+
+    def __init__(self, config: ElectraConfig) -> None:
+        super().__init__()
+        width = config.embedding_size
+        self.token = nn.Embedding(config.vocab_size, width)
+        self.position = nn.Embedding(config.max_position_embeddings, width)
+        self.token_type = nn.Embedding(config.type_vocab_size, width)
+        self.norm = nn.LayerNorm(width, config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, ids: Tensor, positions: Tensor, types: Tensor | None) -> Tensor:
+        """(total,) each → (total, embedding_size); no types means the first segment throughout."""
+        segment = self.token_type.weight[0] if types is None else self.token_type(types)
+        return self.dropout(self.norm(self.token(ids) + segment + self.position(positions)))
+
+
+class ElectraLayer(nn.Module):
+    """norm(x + attention(x)), then norm(x + feed_forward(x)): BERT's layer."""
+
+    def __init__(self, config: ElectraConfig) -> None:
+        super().__init__()
+        width = config.hidden_size
+        self.heads = config.num_attention_heads
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(width, width)
+        self.value = nn.Linear(width, width)
+        self.attention_output = nn.Linear(width, width)
+        self.attention_norm = nn.LayerNorm(width, config.layer_norm_eps)
+        self.up = nn.Linear(width, config.intermediate_size)
+        self.down = nn.Linear(config.intermediate_size, width)
+        self.feed_forward_norm = nn.LayerNorm(width, config.layer_norm_eps)
+        self.activation = activation(config)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.attention_dropout = config.attention_probs_dropout_prob
+
+    def split(self, x: Tensor) -> Tensor:
+        """(total, hidden_size) → (total, heads, head_width)."""
+        return x.view(x.shape[0], self.heads, -1)
+
+    def forward(self, x: Tensor, layout: Layout) -> Tensor:
+        """(total, hidden_size) → (total, hidden_size)."""
+        mixed = attention(
+            self.split(self.query(x)),
+            self.split(self.key(x)),
+            self.split(self.value(x)),
+            layout,
+            layout,
+            scale=(x.shape[-1] // self.heads) ** -0.5,
+            dropout=self.attention_dropout if self.training else 0.0,
+        )
+        x = self.attention_norm(x + self.dropout(self.attention_output(mixed.flatten(1))))
+        return self.feed_forward_norm(x + self.dropout(self.down(self.activation(self.up(x)))))
+
+
+class ElectraEncoder(nn.Module):
+    """Embeddings, the linear layer that joins them where widths differ, layers."""
+
+    def __init__(self, config: ElectraConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embeddings = ElectraEmbeddings(config)
+        self.projection = (
+            None
+            if config.embedding_size == config.hidden_size
+            else nn.Linear(config.embedding_size, config.hidden_size)
+        )
+        self.layers = nn.ModuleList(ElectraLayer(config) for _ in range(config.num_hidden_layers))
+
+    def forward(
+        self, ids: Tensor, layout: Layout, types: Tensor | None = None, positions: Tensor | None = None
+    ) -> Tensor:
+        """A packed stream → (total, hidden_size).
+
+        Args:
+            ids: (total,) int64.
+            types: (total,) int64 segments; None: all of the first.
+            positions: (total,) int64; None: each sequence counts from 0.
+
+        Raises:
+            UserError: a sequence longer than `max_position_embeddings`.
+        """
+        check_length(layout.longest, self.config.max_position_embeddings)
+        x = self.embeddings(ids, layout.positions if positions is None else positions, types)
+        if self.projection is not None:
+            x = self.projection(x)
+        for layer in self.layers:
+            x = layer(x, layout)
+        return x
+
+
+class OutputLayer(nn.Module):
+    """The generator's last layer: a bias, and a matrix only where it is not the token embedding."""
+
+    weight: Tensor | None
+
+    def __init__(self, config: ElectraConfig) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(config.vocab_size))
+        own = None if config.tie_word_embeddings else torch.empty(config.vocab_size, config.embedding_size)
+        self.register_parameter("weight", None if own is None else nn.Parameter(own))
+
+
+class GeneratorHead(nn.Module):
+    """norm(gelu(dense(x))), back to the embeddings' width; then the output layer."""
+
+    def __init__(self, config: ElectraConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.embedding_size)
+        self.norm = nn.LayerNorm(config.embedding_size, config.layer_norm_eps)
+        self.output = OutputLayer(config)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, hidden_size) → (n, embedding_size)."""
+        return self.norm(F.gelu(self.dense(x)))
+
+
+class DiscriminatorHead(nn.Module):
+    def __init__(self, config: ElectraConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.activation = activation(config)
+        self.output = nn.Linear(config.hidden_size, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, hidden_size) → (n,)."""
+        return self.output(self.activation(self.dense(x))).squeeze(-1)
+
+
+class SequenceHead(nn.Module):
+    """Transformers' classification head: dropout, dense, GELU, dropout, dense."""
+
+    def __init__(self, config: ElectraConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.output = nn.Linear(config.hidden_size, config.num_labels)
+        self.dropout = nn.Dropout(config.head_dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, hidden_size) → (n, labels)."""
+        return self.output(self.dropout(F.gelu(self.dense(self.dropout(x)))))
+
+
+class TokenHead(nn.Module):
+    def __init__(self, config: ElectraConfig) -> None:
+        super().__init__()
+        self.output = nn.Linear(config.hidden_size, config.num_labels)
+        self.dropout = nn.Dropout(config.head_dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, hidden_size) → (n, labels)."""
+        return self.output(self.dropout(x))
+
+
+@dataclass(frozen=True)
+class ElectraOutput:
+    """What an ELECTRA returns.
+
+    Attributes:
+        logits: (batch, width, …) of tokens, zeros on padding, or (batch, labels) of sequences.
+        loss: a mean, in nats where it is an entropy; None without labels.
+    """
+
+    logits: Tensor
+    loss: Tensor | None
+
+
+class _Electra(PretrainedModel):
+    """What the models of this family share: the encoder, their names on disk, their first weights."""
+
+    config_class = ElectraConfig
+    config: ElectraConfig
+    #: Linear layers that start Glorot uniform: TensorFlow's default, where Google's code names no other.
+    glorot: ClassVar[tuple[str, ...]] = ("encoder.projection",)
+
+    def __init__(self, config: ElectraConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = ElectraEncoder(config)
+
+    @staticmethod
+    def hub_name(name: str) -> str:
+        return checkpoint.hub_name(name)
+
+    @classmethod
+    def prepare(cls, config: ElectraConfig, weights: dict[str, Tensor]) -> ElectraConfig:
+        checkpoint.settle(weights)
+        return config
+
+    @torch.no_grad()
+    def initialise(self) -> None:
+        """Normal, truncated at two deviations of `initializer_range`; Glorot uniform for `glorot`; biases 0.
+
+        Source: google-research/electra `create_initializer` and the `tf.layers.dense` calls without one.
+        """
+        std = self.config.initializer_range
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear) and name in self.glorot:
+                nn.init.xavier_uniform_(module.weight)
+            elif isinstance(module, nn.Linear | nn.Embedding | OutputLayer) and module.weight is not None:
+                nn.init.trunc_normal_(module.weight, std=std, a=-2 * std, b=2 * std)
+            elif isinstance(module, nn.LayerNorm):
+                nn.init.ones_(module.weight)
+            if isinstance(getattr(module, "bias", None), Tensor):
+                nn.init.zeros_(module.bias)
+
+    def pack(self, input_ids: Rows, attention_mask: Tensor | None, token_type_ids: Rows | None) -> Batch:
+        return Batch.of(self.config, input_ids, attention_mask, token_type_ids, self.device)
+
+    def encode(self, batch: Batch) -> Tensor:
+        """(total, hidden_size); positions are the batch's columns, as in Transformers."""
+        packed = batch.packed
+        return self.encoder(packed.ids, packed.layout, batch.types, packed.columns)
+
+
+class ElectraForMaskedLM(_Electra):
+    """The generator: which token belongs here?"""
+
+    architecture = "ElectraForMaskedLM"
+
+    def __init__(self, config: ElectraConfig) -> None:
+        super().__init__(config)
+        self.generator_head = GeneratorHead(config)
+        self.initialise()
+
+    @classmethod
+    def prepare(cls, config: ElectraConfig, weights: dict[str, Tensor]) -> ElectraConfig:
+        """Drop a copy of the embedding; a different output matrix in the file decides that it is untied."""
+        checkpoint.settle(weights)
+        output = weights.get(checkpoint.OUTPUT_EMBEDDINGS)
+        embedding = weights.get(checkpoint.WORD_EMBEDDINGS)
+        if output is None or embedding is None:
+            return replace(config, tie_word_embeddings=True)
+        if output.shape == embedding.shape and torch.equal(output, embedding):
+            del weights[checkpoint.OUTPUT_EMBEDDINGS]
+            return replace(config, tie_word_embeddings=True)
+        return replace(config, tie_word_embeddings=False)
+
+    @property
+    def output_weight(self) -> Tensor:
+        """(vocab_size, embedding_size)."""
+        own = self.generator_head.output.weight
+        return self.encoder.embeddings.token.weight if own is None else own
+
+    def hidden(self, ids: Tensor, layout: Layout, types: Tensor | None = None, *, at: Tensor) -> Tensor:
+        """What the logits are made from, at some places of a packed stream only.
+
+        Args:
+            at: (n,) int64 places in the stream.
+
+        Returns:
+            (n, embedding_size).
+        """
+        return self.generator_head(self.encoder(ids, layout, types).index_select(0, at))
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(n, embedding_size) → (n, vocab_size)."""
+        return F.linear(hidden, self.output_weight, self.generator_head.output.bias)
+
+    def masked_lm_loss_sum(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """Sum of the cross-entropies in nats, a float32 scalar; the logits are made chunk by chunk.
+
+        Args:
+            hidden: (n, embedding_size) from `hidden`; targets: (n,) int64, every one counted.
+        """
+        return linear_cross_entropy(hidden, self.output_weight, targets, self.generator_head.output.bias)
+
+    @torch.no_grad()
+    def sample(self, hidden: Tensor, uniforms: Tensor, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+        """Draw a token for each place, without gradient.
+
+        Args:
+            hidden: (n, embedding_size) from `hidden`.
+            uniforms: (n,) float64 in [0, 1), which decide the draw.
+
+        Returns:
+            (n,) int64 tokens drawn from softmax(logits / temperature), and (n,) int64 likeliest tokens.
+        """
+        drawn, likeliest = [], []
+        for rows, numbers in zip(hidden.split(CHUNK_ROWS), uniforms.split(CHUNK_ROWS), strict=True):
+            logits = self.logits(rows)
+            drawn.append(sample(logits, numbers, temperature))
+            likeliest.append(logits.argmax(-1))
+        return torch.cat(drawn), torch.cat(likeliest)
+
+    def forward(
+        self,
+        input_ids: Rows,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Rows | None = None,
+        labels: Rows | None = None,
+    ) -> ElectraOutput:
+        """Logits (batch, width, vocab_size) over the vocabulary for every token.
+
+        Args:
+            input_ids: (batch, width) int64, padded on either side, or a list of lists of ids.
+            attention_mask: (batch, width), nonzero on tokens; None: everything is a token.
+            token_type_ids: as input_ids, each token's segment; None: all of the first.
+            labels: as input_ids, -100 where nothing is to be predicted. The loss is the mean over the others.
+        """
+        batch = self.pack(input_ids, attention_mask, token_type_ids)
+        logits = self.logits(self.generator_head(self.encode(batch)))
+        loss = None
+        if labels is not None:
+            loss = _cross_entropy(logits, batch.select(labels, "labels"))
+        return ElectraOutput(batch.packed.spread(logits), loss)
+
+
+class ElectraForPreTraining(_Electra):
+    """The discriminator: was this token replaced?"""
+
+    architecture = "ElectraForPreTraining"
+    glorot = ("encoder.projection", "discriminator_head.output")
+
+    def __init__(self, config: ElectraConfig) -> None:
+        super().__init__(config)
+        self.discriminator_head = DiscriminatorHead(config)
+        self.initialise()
+
+    def token_logits(self, ids: Tensor, layout: Layout, types: Tensor | None = None) -> Tensor:
+        """A packed stream → (total,): above 0 means "replaced"."""
+        return self.discriminator_head(self.encoder(ids, layout, types))
+
+    def forward(
+        self,
+        input_ids: Rows,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Rows | None = None,
+        labels: Rows | None = None,
+    ) -> ElectraOutput:
+        """Logits (batch, width): above 0 means "replaced".
+
+        Args:
+            input_ids, attention_mask, token_type_ids: as for `ElectraForMaskedLM`.
+            labels: as input_ids, 1 where a token was replaced, else 0. The loss is the mean binary
+                cross-entropy over all tokens.
+        """
+        batch = self.pack(input_ids, attention_mask, token_type_ids)
+        logits = self.discriminator_head(self.encode(batch))
+        loss = None
+        if labels is not None:
+            replaced = batch.select(labels, "labels").float()
+            loss = F.binary_cross_entropy_with_logits(logits.float(), replaced)
+        return ElectraOutput(batch.packed.spread(logits), loss)
+
+
+class ElectraForSequenceClassification(_Electra):
+    """One label, several labels or numbers for a whole text, read off its first token, [CLS]."""
+
+    architecture = "ElectraForSequenceClassification"
+    fresh_heads = ("sequence_head.",)
+    glorot = ("encoder.projection", "sequence_head.dense", "sequence_head.output")
+
+    def __init__(self, config: ElectraConfig) -> None:
+        super().__init__(config)
+        self.sequence_head = SequenceHead(config)
+        self.initialise()
+
+    def sequence_logits(self, ids: Tensor, layout: Layout, types: Tensor | None = None) -> Tensor:
+        """A packed stream → (batch, labels)."""
+        return self.sequence_head(self.encoder(ids, layout, types).index_select(0, layout.starts))
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The mean loss over the batch, as Transformers defines it.
+
+        Args:
+            logits: (batch, labels).
+            labels: (batch,) int64 classes; (batch,) or (batch, labels) numbers for regression; or
+                (batch, labels) of 0 and 1 where several can hold. `config.problem_type` says which; where it
+                is None, one label means regression, integers mean classes, anything else several labels.
+        """
+        logits = logits.float()
+        kind = self.config.problem_type
+        if kind is None:
+            classes = not labels.is_floating_point()
+            kind = "single_label_classification" if classes else "multi_label_classification"
+            kind = "regression" if self.config.num_labels == 1 else kind
+        if kind == "regression":
+            return F.mse_loss(logits.flatten(), labels.float().flatten())
+        if kind == "single_label_classification":
+            return F.cross_entropy(logits, labels.flatten())
+        return F.binary_cross_entropy_with_logits(logits, labels.float())
+
+    def forward(
+        self,
+        input_ids: Rows,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Rows | None = None,
+        labels: Any = None,
+    ) -> ElectraOutput:
+        """Logits (batch, labels).
+
+        Args:
+            input_ids, attention_mask, token_type_ids: as for `ElectraForMaskedLM`. The first token of each
+                row speaks for it, also where the padding is on the left.
+            labels: see `loss`; a tensor or a list.
+        """
+        batch = self.pack(input_ids, attention_mask, token_type_ids)
+        logits = self.sequence_head(self.encode(batch).index_select(0, batch.packed.layout.starts))
+        loss = None
+        if labels is not None:
+            loss = self.loss(logits, torch.as_tensor(labels, device=logits.device))
+        return ElectraOutput(logits, loss)
+
+
+class ElectraForTokenClassification(_Electra):
+    """A label for each token."""
+
+    architecture = "ElectraForTokenClassification"
+    fresh_heads = ("token_head.",)
+    glorot = ("encoder.projection", "token_head.output")
+
+    def __init__(self, config: ElectraConfig) -> None:
+        super().__init__(config)
+        self.token_head = TokenHead(config)
+        self.initialise()
+
+    def token_logits(self, ids: Tensor, layout: Layout, types: Tensor | None = None) -> Tensor:
+        """A packed stream → (total, labels)."""
+        return self.token_head(self.encoder(ids, layout, types))
+
+    def forward(
+        self,
+        input_ids: Rows,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Rows | None = None,
+        labels: Rows | None = None,
+    ) -> ElectraOutput:
+        """Logits (batch, width, labels).
+
+        Args:
+            input_ids, attention_mask, token_type_ids: as for `ElectraForMaskedLM`.
+            labels: as input_ids, -100 on tokens without one. The loss is the mean over the others.
+        """
+        batch = self.pack(input_ids, attention_mask, token_type_ids)
+        logits = self.token_head(self.encode(batch))
+        loss = None
+        if labels is not None:
+            loss = _cross_entropy(logits, batch.select(labels, "labels"))
+        return ElectraOutput(batch.packed.spread(logits), loss)
+
+
+def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    return F.cross_entropy(logits.float(), labels, ignore_index=IGNORED_LABEL)

@@ -1,0 +1,184 @@
+"""The pre-training pair: generator and discriminator with shared embeddings, and their joint step."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from unmask import hub
+from unmask.electra.config import ElectraConfig
+from unmask.electra.model import ElectraForMaskedLM, ElectraForPreTraining
+from unmask.errors import UserError
+from unmask.nn.ragged import Layout
+
+logger = logging.getLogger("unmask")
+
+#: Where the halves lie in a pair directory.
+GENERATOR, DISCRIMINATOR = "generator", "discriminator"
+
+#: Weight of the discriminator's loss beside the generator's (ELECTRA paper, table 6: λ).
+DISCRIMINATOR_WEIGHT = 50.0
+
+_SHARED_SIZES = ("vocab_size", "embedding_size", "max_position_embeddings", "type_vocab_size")
+
+
+@dataclass(frozen=True)
+class ReplacedTokenLosses:
+    """What one step of replaced-token detection measured: sums and counts, so that several can be joined.
+
+    Attributes:
+        generator_loss_sum: cross-entropies of the drawn places, float32, in nats, with gradient.
+        discriminator_loss_sum: binary cross-entropies of all tokens, float32, in nats, with gradient.
+        drawn, tokens: how many places and tokens.
+        generator_hits: drawn places where the generator's likeliest token is the original.
+        discriminator_hits: tokens that the discriminator judges rightly.
+        replaced: tokens whose sample differs from the original.
+        found: replaced tokens that the discriminator finds.
+    """
+
+    generator_loss_sum: Tensor
+    discriminator_loss_sum: Tensor
+    drawn: int
+    tokens: int
+    generator_hits: Tensor
+    discriminator_hits: Tensor
+    replaced: Tensor
+    found: Tensor
+
+    def loss(self, discriminator_weight: float = DISCRIMINATOR_WEIGHT) -> Tensor:
+        """1 · masked LM (mean over drawn places) + 50 · detection (mean over tokens)."""
+        generator_loss = self.generator_loss_sum / self.drawn
+        return generator_loss + self.discriminator_loss_sum * (discriminator_weight / self.tokens)
+
+    @staticmethod
+    def joined(parts: Sequence[ReplacedTokenLosses]) -> ReplacedTokenLosses:
+        """Several steps as one: sums and counts added up."""
+        sums = {field.name: sum(getattr(part, field.name) for part in parts) for field in fields(parts[0])}
+        return ReplacedTokenLosses(**sums)
+
+    def metrics(self) -> dict[str, Tensor]:
+        """Means for a log, as scalars on the device. Recall is 0/0 = nan where nothing was replaced."""
+        return {
+            "generator_loss": self.generator_loss_sum.detach() / self.drawn,
+            "generator_accuracy": self.generator_hits / self.drawn,
+            "discriminator_loss": self.discriminator_loss_sum.detach() / self.tokens,
+            "discriminator_accuracy": self.discriminator_hits / self.tokens,
+            "recall": self.found / self.replaced,
+            "replaced_rate": self.replaced / self.tokens,
+        }
+
+
+class ElectraPair(nn.Module):
+    """Both halves, with one set of token, position and segment embeddings and one embedding norm.
+
+    Each half has its own projection from the embeddings' width. `parameters()` names shared ones once.
+
+    Args:
+        generator, discriminator: with the same vocabulary, embedding width, positions and segments; the
+            generator's embeddings are given up for the discriminator's.
+
+    Raises:
+        UserError: sizes that cannot be shared.
+    """
+
+    def __init__(self, generator: ElectraForMaskedLM, discriminator: ElectraForPreTraining) -> None:
+        super().__init__()
+        for name in _SHARED_SIZES:
+            one, other = getattr(generator.config, name), getattr(discriminator.config, name)
+            if one != other:
+                raise UserError(
+                    f"the generator's {name} is {one}, the discriminator's {other}: they must be the same"
+                )
+        self.generator = generator
+        self.discriminator = discriminator
+        generator.encoder.embeddings = discriminator.encoder.embeddings
+
+    @classmethod
+    def fresh(cls, generator: ElectraConfig, discriminator: ElectraConfig) -> Self:
+        """A new pair, drawn from torch's global generator."""
+        return cls(ElectraForMaskedLM(generator), ElectraForPreTraining(discriminator))
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str | os.PathLike[str], **options: Any) -> Self:
+        """Load a pair directory; options as for a model's `from_pretrained`.
+
+        Halves whose embeddings differ (two models of unlike origin) are loaded with a warning: the
+        generator's are given up.
+
+        Raises:
+            UserError: a half is missing or damaged, or their sizes cannot be shared.
+        """
+        directory = hub.find_model(name_or_path, revision=options.pop("revision", None))
+        for half in (GENERATOR, DISCRIMINATOR):
+            if not (directory / half).is_dir():
+                raise UserError(f"{directory} is no pair: it has no directory {half}")
+        generator = ElectraForMaskedLM.from_pretrained(directory / GENERATOR, **options)
+        discriminator = ElectraForPreTraining.from_pretrained(directory / DISCRIMINATOR, **options)
+        before = generator.encoder.embeddings.state_dict()
+        pair = cls(generator, discriminator)
+        after = discriminator.encoder.embeddings.state_dict()
+        if not all(torch.equal(before[name], after[name]) for name in after):
+            logger.warning("%s: the halves' embeddings differ; the discriminator's serve both now", directory)
+        return pair
+
+    def save_pretrained(self, directory: str | os.PathLike[str]) -> None:
+        """Write `generator/` and `discriminator/`, each a model directory that stands alone."""
+        self.generator.save_pretrained(Path(directory) / GENERATOR)
+        self.discriminator.save_pretrained(Path(directory) / DISCRIMINATOR)
+
+    def replaced_token_step(
+        self,
+        tokens: Tensor,
+        masked: Tensor,
+        drawn: Tensor,
+        layout: Layout,
+        types: Tensor | None = None,
+        *,
+        noise_seed: int,
+        temperature: float = 1.0,
+    ) -> ReplacedTokenLosses:
+        """Replaced-token detection (ELECTRA paper, section 2): fill the masks, then find the fillings.
+
+        A token counts as replaced where it was drawn and its sample differs from the original. The generator
+        learns from its own loss alone: no gradient passes through the sampling.
+
+        Args:
+            tokens: (total,) int64 packed original ids.
+            masked: (total,) int64, the generator's input.
+            drawn: (n,) int64 places in the stream, none twice, at least one.
+            layout: the sequences' lengths.
+            types: (total,) int64 segments; None: all of the first.
+            noise_seed: decides the samples, together with the generator's distributions alone.
+            temperature: of the sampling, above 0.
+        """
+        targets = tokens.index_select(0, drawn)
+        hidden = self.generator.hidden(masked, layout, types, at=drawn)
+        generator_loss = self.generator.masked_lm_loss_sum(hidden, targets)
+
+        numbers = torch.Generator(tokens.device).manual_seed(noise_seed)
+        uniforms = torch.rand(drawn.shape, generator=numbers, device=tokens.device, dtype=torch.float64)
+        sampled, likeliest = self.generator.sample(hidden.detach(), uniforms, temperature)
+        corrupted = tokens.index_copy(0, drawn, sampled)
+        replaced = corrupted != tokens
+
+        logits = self.discriminator.token_logits(corrupted, layout, types).float()
+        discriminator_loss = F.binary_cross_entropy_with_logits(logits, replaced.float(), reduction="sum")
+        suspected = logits.detach() > 0
+        return ReplacedTokenLosses(
+            generator_loss_sum=generator_loss,
+            discriminator_loss_sum=discriminator_loss,
+            drawn=drawn.numel(),
+            tokens=tokens.numel(),
+            generator_hits=(likeliest == targets).sum(),
+            discriminator_hits=(suspected == replaced).sum(),
+            replaced=replaced.sum(),
+            found=(suspected & replaced).sum(),
+        )

@@ -1,0 +1,186 @@
+"""Writing by filling masks and redoing what looks wrong, over anything that can propose and judge.
+
+Filling follows Mask-Predict and MaskGIT (arXiv 1904.09324, 2202.04200): all open places are proposed at once,
+the most confident ones are kept, the rest is proposed again with those in sight. Then the worst of what was
+written is masked and proposed once more (Token-Critic, arXiv 2209.04439), a fixed number of times.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unmask.errors import UserError
+from unmask.nn.ragged import Layout
+from unmask.nn.sampling import sample
+
+
+class Propose(Protocol):
+    def __call__(self, ids: Tensor, layout: Layout, at: Tensor) -> Tensor:
+        """Logits (n, vocabulary) for the places `at` (n,) of a packed stream of ids (total,)."""
+
+
+class Judge(Protocol):
+    def __call__(self, ids: Tensor, layout: Layout) -> Tensor:
+        """How suspicious each token of a packed stream is, (total,): the higher, the worse."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refinement:
+    """How to write.
+
+    Attributes:
+        rounds: passes to fill all open places; fewer are made where fewer places are open.
+        revisions: how often the worst is sent back afterwards.
+        share: part of a row's open places that a revision sends back, at least one place.
+        temperature: of the proposals; 0 takes the likeliest token.
+        seed: the draws of row r in round k are a function of (seed, r, k) and the row's own content, whatever
+            else is in the batch.
+    """
+
+    rounds: int = 8
+    revisions: int = 2
+    share: float = 0.25
+    temperature: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.rounds < 1:
+            raise UserError(f"rounds={self.rounds} writes nothing: give at least 1")
+        if self.revisions < 0:
+            raise UserError(f"revisions={self.revisions} must be 0 (none) or more")
+        if not 0 < self.share <= 1:
+            raise UserError(f"share={self.share} must be above 0 and at most 1")
+        if not 0 <= self.temperature < math.inf:
+            raise UserError(f"temperature={self.temperature} must be 0 (the likeliest token) or more")
+        if self.seed < 0:
+            raise UserError(f"seed={self.seed} must be 0 or more")
+
+
+def refine(
+    ids: Tensor,
+    layout: Layout,
+    propose: Propose,
+    judge: Judge | None,
+    *,
+    mask_id: int,
+    forbidden: Tensor,
+    plan: Refinement,
+) -> Tensor:
+    """Write every masked place of a packed stream; the other places stay as they are.
+
+    Args:
+        ids: (total,) int64, `mask_id` on the places to write.
+        judge: None: the proposer's own confidence at the time of writing decides what is redone.
+        forbidden: (n,) int64 ids that are never written.
+
+    Returns:
+        (total,) int64.
+    """
+    canvas = _Canvas(ids, layout, propose, mask_id, forbidden, plan)
+    for number in range(plan.rounds):
+        if not canvas.fill(number):
+            break
+    for number in range(plan.rounds, plan.rounds + plan.revisions):
+        canvas.revise(number, judge)
+    return canvas.ids
+
+
+class _Canvas:
+    """A stream in the middle of being written. "Slots" are its open places, numbered along the stream."""
+
+    def __init__(
+        self,
+        ids: Tensor,
+        layout: Layout,
+        propose: Propose,
+        mask_id: int,
+        forbidden: Tensor,
+        plan: Refinement,
+    ) -> None:
+        self.ids = ids.clone()
+        self.layout = layout
+        self.propose = propose
+        self.mask_id = mask_id
+        self.forbidden = forbidden
+        self.plan = plan
+        self.places = (ids == mask_id).nonzero().squeeze(1)
+        #: (slots,) the row of each slot, and (rows,) how many slots each row has.
+        self.rows = (layout.cells // layout.longest).index_select(0, self.places)
+        self.sizes = torch.bincount(self.rows, minlength=layout.batch)
+        self.open = torch.ones_like(self.rows, dtype=torch.bool)
+        self.confidence = torch.zeros(self.rows.shape, device=ids.device)
+
+    def fill(self, number: int) -> bool:
+        """Propose for all open slots and keep the most confident of each row; False where none was open."""
+        slots = self.open.nonzero().squeeze(1)
+        if slots.numel() == 0:
+            return False
+        tokens, confidence = self._proposals(slots, number)
+        rows = self.rows[slots]
+        left = torch.bincount(rows, minlength=self.layout.batch)
+        # MaskGIT's cosine: few at first, when little is in sight. At least one a round, so that rows end.
+        share = math.cos(math.pi / 2 * (number + 1) / self.plan.rounds)
+        stay = torch.minimum((self.sizes * share).long(), (left - 1).clamp(min=0))
+        kept = _ranks(confidence, rows, self.layout.batch) < (left - stay)[rows]
+        self._write(slots[kept], tokens[kept], confidence[kept])
+        return True
+
+    def revise(self, number: int, judge: Judge | None) -> None:
+        """Send the worst share of each row's slots back, all at once, and write them again."""
+        if self.places.numel() == 0:
+            return
+        if judge is None:
+            suspicion = -self.confidence
+        else:
+            suspicion = judge(self.ids, self.layout).index_select(0, self.places).float()
+        quota = (self.sizes * self.plan.share).ceil()
+        worst = _ranks(suspicion, self.rows, self.layout.batch) < quota[self.rows]
+        slots = worst.nonzero().squeeze(1)
+        self.ids[self.places[slots]] = self.mask_id
+        self._write(slots, *self._proposals(slots, number))
+
+    def _proposals(self, slots: Tensor, number: int) -> tuple[Tensor, Tensor]:
+        """A token for each slot and its probability, (n,) each."""
+        logits = self.propose(self.ids, self.layout, self.places[slots]).float()
+        logits = logits.index_fill(1, self.forbidden, -math.inf)
+        if self.plan.temperature == 0:
+            tokens = logits.argmax(-1)
+        else:
+            tokens = sample(logits, self._uniforms(slots, number), self.plan.temperature)
+        probabilities = torch.softmax(logits, -1)
+        return tokens, probabilities.gather(1, tokens[:, None]).squeeze(1)
+
+    def _uniforms(self, slots: Tensor, number: int) -> Tensor:
+        """(n,) float64 in [0, 1): a stream of its own for each row and round."""
+        sizes = torch.bincount(self.rows[slots], minlength=self.layout.batch).tolist()
+        drawn = [
+            np.random.default_rng((self.plan.seed, row, number)).random(size)
+            for row, size in enumerate(sizes)
+        ]
+        return torch.from_numpy(np.concatenate(drawn)).to(self.ids.device)
+
+    def _write(self, slots: Tensor, tokens: Tensor, confidence: Tensor) -> None:
+        self.ids[self.places[slots]] = tokens
+        self.confidence[slots] = confidence
+        self.open[slots] = False
+
+
+def _ranks(values: Tensor, rows: Tensor, batch: int) -> Tensor:
+    """The place of each value among those of its row, the largest 0; the earlier of equals comes first.
+
+    Args:
+        values: (n,); rows: (n,) int64, ascending.
+    """
+    order = values.argsort(descending=True, stable=True)
+    order = order[rows[order].argsort(stable=True)]
+    sizes = torch.bincount(rows, minlength=batch)
+    starts = sizes.cumsum(0) - sizes
+    ranks = torch.empty_like(rows)
+    ranks[order] = torch.arange(rows.numel(), device=rows.device) - starts[rows]
+    return ranks

@@ -1,0 +1,68 @@
+"""How to fine-tune. No torch here: the command line reads these types to print its help."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from unmask.errors import UserError
+from unmask.training.schedules import ScheduleName
+from unmask.training.settings import LoopSettings, OptimiserName, Precision
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneSettings:
+    """Settings of a fine-tuning run.
+
+    Attributes:
+        epochs: passes over the training rows.
+        batch_size: rows a step.
+        optimiser: adamw, scaled-adamw (steps relative to each tensor's size), or electra-adam (no bias
+            correction).
+        learning_rate: the schedule's peak.
+        schedule: constant, linear, cosine, inverse-square-root or electra.
+        warmup_share: share of the steps until the peak.
+        weight_decay: decoupled; norms and biases are spared.
+        clip_norm: largest gradient norm; 0: no clipping.
+        precision: float32, or bfloat16 matrix products over float32 weights.
+        seed: decides order, dropout and the new head.
+        checkpoint_every: steps between checkpoints; 0: none, the run starts again when it is stopped.
+    """
+
+    epochs: float = 3.0
+    batch_size: int = 32
+    optimiser: OptimiserName = "adamw"
+    learning_rate: float = 3e-4
+    schedule: ScheduleName = "linear"
+    warmup_share: float = 0.1
+    weight_decay: float = 0.0
+    clip_norm: float = 1.0
+    precision: Precision = "float32"
+    seed: int = 0
+    checkpoint_every: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.epochs > 0:
+            raise UserError(f"epochs is {self.epochs}, it must be above 0")
+        if self.batch_size < 1:
+            raise UserError(f"batch_size is {self.batch_size}, it must be at least 1")
+        if not self.learning_rate > 0:
+            raise UserError(f"learning_rate is {self.learning_rate}, it must be above 0")
+        if not 0 <= self.warmup_share <= 1:
+            raise UserError(f"warmup_share is {self.warmup_share}, it must be between 0 and 1")
+        if min(self.weight_decay, self.clip_norm, self.checkpoint_every) < 0:
+            raise UserError("weight_decay, clip_norm and checkpoint_every must not be negative")
+
+    def loop_settings(self, steps: int) -> LoopSettings:
+        """What the loop reads, for this many steps."""
+        return LoopSettings(
+            steps=steps,
+            seed=self.seed,
+            optimiser=self.optimiser,
+            learning_rate=self.learning_rate,
+            schedule=self.schedule,
+            warmup_steps=round(self.warmup_share * steps),
+            weight_decay=self.weight_decay,
+            clip_norm=self.clip_norm,
+            precision=self.precision,
+            checkpoint_every=self.checkpoint_every,
+        )

@@ -1,0 +1,199 @@
+"""The one training loop. What a batch means is the caller's: a function from (batch, step) to a loss.
+
+A step is a pure function of (weights, optimiser state, batch k, seed, k): batch k comes from a random-access
+stream, and every draw inside the step is seeded by k. So a run that is killed anywhere and continued from its
+newest checkpoint ends with the same weights, bit for bit, on the same machine with the same thread count.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from unmask.errors import UserError
+from unmask.objectives.randomness import generator
+from unmask.training.checkpoints import load_newest, remove_leftovers, save_checkpoint
+from unmask.training.metrics import MetricsLog
+from unmask.training.optimisers import make_optimiser
+from unmask.training.progress import Progress
+from unmask.training.schedules import schedule
+from unmask.training.settings import LoopSettings
+
+Batch = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What a step minimises and what it reports.
+
+    Attributes:
+        total: a scalar that gradients flow from.
+        metrics: scalars to log, detached.
+        tokens: tokens that went through the model, for the rate.
+    """
+
+    total: Tensor
+    metrics: Mapping[str, Tensor]
+    tokens: int
+
+
+class Interrupted(Exception):
+    """Ctrl-C or SIGTERM came, and the state has been saved."""
+
+
+def train(
+    model: nn.Module,
+    batches: Any,
+    loss_of: Callable[[Batch, int], Loss],
+    settings: LoopSettings,
+    directory: Path,
+    *,
+    label: str,
+    evaluate: Callable[[], Mapping[str, float]] | None = None,
+) -> MetricsLog:
+    """Train `model` in place, continuing from the newest whole checkpoint in `directory` if there is one.
+
+    Args:
+        batches: random access: `batches[k]` is batch k (a `grain.MapDataset`).
+        loss_of: (batch, step) → Loss; may draw from torch's global generator, which is seeded by the step.
+        directory: where checkpoints/ and metrics.jsonl are kept.
+        label: what the progress line calls this work.
+        evaluate: held-out metrics, run with the model in evaluation mode and the training's precision.
+
+    Raises:
+        Interrupted: after Ctrl-C or SIGTERM, once the state is saved.
+        UserError: the loss stopped being finite.
+    """
+    optimiser = make_optimiser(
+        settings.optimiser,
+        model.named_parameters(),
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+    )
+    factor = schedule(settings.schedule, steps=settings.steps, warmup_steps=settings.warmup_steps)
+    checkpoints = directory / "checkpoints"
+    remove_leftovers(checkpoints)
+    first = load_newest(checkpoints, model, optimiser)
+    log = MetricsLog(directory / "metrics.jsonl", keep_below=first)
+
+    def save(step: int) -> None:
+        save_checkpoint(checkpoints, step, model, optimiser, keep=settings.keep_checkpoints)
+
+    def evaluated(step: int) -> None:
+        if evaluate is not None:
+            with _evaluation(model), _autocast(model, settings):
+                log.write(step, "evaluation", evaluate())
+
+    if first == 0:
+        evaluated(0)
+    model.train()
+    with _stop_requests() as stop_requested, Progress(label, first, settings.steps) as progress:
+        for step, batch in zip(
+            range(first, settings.steps), _ahead(batches, first, settings.steps), strict=True
+        ):
+            for group in optimiser.param_groups:
+                group["lr"] = settings.learning_rate * factor(step)
+            loss = _step(model, optimiser, loss_of, batch, step, settings)
+            progress.advance(loss.tokens)
+            done = step + 1
+            last = done == settings.steps
+            if done % settings.log_every == 0 or last:
+                values = {name: float(value) for name, value in loss.metrics.items()}
+                if not all(np.isfinite(value) for name, value in values.items() if name.endswith("loss")):
+                    raise UserError(
+                        f"{label}: a loss is not finite at step {done} ({values}): lower the learning rate"
+                    )
+                log.write(done, "training", values | {"tokens_per_second": progress.rate})
+                progress.show(values)
+            if last or (settings.evaluate_every and done % settings.evaluate_every == 0):
+                evaluated(done)
+            if settings.checkpoint_every and (last or done % settings.checkpoint_every == 0):
+                save(done)
+            if stop_requested.is_set() and not last:
+                if settings.checkpoint_every:
+                    save(done)
+                raise Interrupted(f"{label}: stopped after step {done} of {settings.steps}")
+    model.eval()
+    return log
+
+
+def _step(
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    loss_of: Callable[[Batch, int], Loss],
+    batch: Batch,
+    step: int,
+    settings: LoopSettings,
+) -> Loss:
+    torch.manual_seed(step_seed(settings.seed, "step", step))
+    with _autocast(model, settings):
+        loss = loss_of(batch, step)
+    optimiser.zero_grad(set_to_none=True)
+    loss.total.backward()
+    if settings.clip_norm:
+        nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm, foreach=True)
+    optimiser.step()
+    return loss
+
+
+def _autocast(model: nn.Module, settings: LoopSettings) -> torch.autocast:
+    device = next(model.parameters()).device.type
+    return torch.autocast(device, torch.bfloat16, enabled=settings.precision == "bfloat16")
+
+
+def step_seed(seed: int, purpose: str, step: int) -> int:
+    """A seed for torch that is a function of the run's seed, a purpose and the step."""
+    return int(generator(seed, purpose, step).integers(2**63))
+
+
+def _ahead(batches: Any, first: int, steps: int) -> Iterator[Batch]:
+    """Batches first…steps in order, the next ones made while the current one trains."""
+    import grain
+
+    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
+    return iter(batches.slice(slice(first, steps)).to_iter_dataset(options))
+
+
+@contextmanager
+def _evaluation(model: nn.Module) -> Iterator[None]:
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        model.train(was_training)
+
+
+@contextmanager
+def _stop_requests() -> Iterator[threading.Event]:
+    """Turns Ctrl-C and SIGTERM into a request that the loop answers between two steps.
+
+    A second Ctrl-C interrupts at once, as usual: the newest checkpoint is whole either way.
+    """
+    requested = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield requested
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if requested.is_set():
+            raise KeyboardInterrupt
+        requested.set()
+
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield requested
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

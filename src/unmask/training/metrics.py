@@ -1,0 +1,46 @@
+"""metrics.jsonl: one line a measurement, in the order of steps, also over restarts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from unmask import hub
+
+
+class MetricsLog:
+    """Appends lines `{"step": …, "kind": "training" | "evaluation", …}` to a file, and remembers them."""
+
+    def __init__(self, path: Path, *, keep_below: int) -> None:
+        """Open the log of a run that continues after step `keep_below`: later lines are dropped.
+
+        Those were written by steps whose checkpoint was never finished; they will be written again.
+        """
+        self.path = path
+        self.lines: list[dict[str, Any]] = []
+        if path.is_file() and keep_below > 0:
+            self.lines = [line for line in _whole_lines(path) if line["step"] <= keep_below]
+        hub.write_atomically(path, "".join(json.dumps(line) + "\n" for line in self.lines))
+
+    def write(self, step: int, kind: str, values: Mapping[str, float]) -> None:
+        line = {"step": step, "kind": kind, **values}
+        self.lines.append(line)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def series(self, kind: str, name: str) -> list[tuple[int, float]]:
+        """(step, value) of every line of a kind that has this value."""
+        return [(line["step"], line[name]) for line in self.lines if line["kind"] == kind and name in line]
+
+
+def _whole_lines(path: Path) -> list[dict[str, Any]]:
+    """The lines that are valid JSON: a kill can leave the last one cut short."""
+    lines = []
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            continue
+    return lines

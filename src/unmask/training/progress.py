@@ -1,0 +1,68 @@
+"""The progress line of long work: rate, losses, time left."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+
+
+class Progress:
+    """A line on standard error; where that is no terminal, a plain line now and then."""
+
+    PLAIN_SECONDS = 15.0
+
+    def __init__(self, label: str, done: int, steps: int) -> None:
+        self.label, self.done, self.steps = label, done, steps
+        self.first, self.tokens = done, 0
+        self.console = Console(stderr=True)
+        self.bar = RichProgress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[values]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
+        self.task = self.bar.add_task(label, total=steps, completed=done, values="")
+
+    def __enter__(self) -> Self:
+        self.start = self.last_plain = time.perf_counter()
+        self.bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bar.stop()
+
+    @property
+    def rate(self) -> float:
+        """Tokens a second since this process began the work."""
+        return self.tokens / max(1e-9, time.perf_counter() - self.start)
+
+    def advance(self, tokens: int) -> None:
+        self.done += 1
+        self.tokens += tokens
+        self.bar.advance(self.task)
+
+    def show(self, values: Mapping[str, float]) -> None:
+        """Show the newest values beside the bar."""
+        text = "  ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in values.items())
+        text = f"{text}  {self.rate:,.0f} tokens/s"
+        self.bar.update(self.task, values=text)
+        now = time.perf_counter()
+        if self.bar.disable and (now - self.last_plain >= self.PLAIN_SECONDS or self.done == self.steps):
+            self.last_plain = now
+            left = (now - self.start) / max(1, self.done - self.first) * (self.steps - self.done)
+            self.console.print(
+                f"{self.label}  {self.done}/{self.steps}  {text}  {left:.0f} s left", highlight=False
+            )

@@ -1,0 +1,164 @@
+"""What a pre-training run is made of: one flat table of settings, in TOML or as flags."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from unmask.errors import UserError
+from unmask.settings import from_table, nearest, read_toml
+from unmask.training.schedules import ScheduleName
+from unmask.training.settings import LoopSettings, OptimiserName, Precision
+
+Family = Literal["t5", "electra"]
+
+#: Settings that mean something for one family alone.
+FAMILY_FIELDS: dict[str, tuple[str, ...]] = {
+    "t5": ("decoder_layers", "head_width", "feed_forward", "tied", "noise_density", "mean_span_length"),
+    "electra": ("embedding_width", "generator_share", "mask_rate", "discriminator_weight", "lowercase"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainRecipe:
+    """Settings of a pre-training run.
+
+    Attributes:
+        family: "t5" (span corruption) or "electra" (replaced-token detection).
+        vocab_size: pieces of the tokenizer that is trained where none is given (T5 adds 100 sentinels).
+        layers: encoder layers.
+        width: width of the residual stream.
+        heads: attention heads.
+        feed_forward_width: inner width of the feed-forward.
+        dropout: dropout probability in pre-training.
+        length: tokens of an example: T5's corrupted input, ELECTRA's whole sequence.
+        batch_size: examples a step.
+        validation_share: share of documents held out, chosen by their hash.
+        steps: optimiser steps.
+        seed: decides weights, order, corruption and dropout.
+        optimiser: adamw, scaled-adamw (steps relative to each tensor's size), or electra-adam (no bias
+            correction).
+        learning_rate: the schedule's peak.
+        schedule: constant, linear, cosine, inverse-square-root or electra.
+        warmup_steps: steps until the peak.
+        weight_decay: decoupled; norms and biases are spared.
+        clip_norm: largest gradient norm; 0: no clipping.
+        precision: float32, or bfloat16 matrix products over float32 weights.
+        checkpoint_every: steps between checkpoints; 0: none.
+        keep_checkpoints: how many of the newest to keep.
+        evaluate_every: steps between held-out evaluations; 0: at the beginning and the end only.
+        log_every: steps between log lines.
+        decoder_layers: (T5) decoder layers; default: as many as the encoder has.
+        head_width: (T5) width of a head; default: width / heads.
+        feed_forward: (T5) "relu" (v1.0) or "gated-gelu" (v1.1); default: gated-gelu.
+        tied: (T5) the output matrix is the embedding, as in v1.0; default: false.
+        noise_density: (T5) share of tokens that is cut out; default: 0.15.
+        mean_span_length: (T5) mean tokens of a span; default: 3.
+        embedding_width: (ELECTRA) width of the embeddings; default: width.
+        generator_share: (ELECTRA) generator's width, heads and feed-forward as a share; default: 0.25.
+        mask_rate: (ELECTRA) share of positions drawn; default: 0.15.
+        discriminator_weight: (ELECTRA) weight of the discriminator's loss; default: 50.
+        lowercase: (ELECTRA) the tokenizer that is trained ignores case and accents; default: true.
+    """
+
+    family: Family
+    vocab_size: int
+    layers: int
+    width: int
+    heads: int
+    feed_forward_width: int
+    dropout: float = 0.0
+    length: int
+    batch_size: int
+    validation_share: float = 0.01
+    steps: int
+    seed: int = 0
+    optimiser: OptimiserName = "adamw"
+    learning_rate: float
+    schedule: ScheduleName = "linear"
+    warmup_steps: int = 0
+    weight_decay: float = 0.01
+    clip_norm: float = 1.0
+    precision: Precision = "bfloat16"
+    checkpoint_every: int = 0
+    keep_checkpoints: int = 2
+    evaluate_every: int = 0
+    log_every: int = 10
+    decoder_layers: int | None = None
+    head_width: int | None = None
+    feed_forward: Literal["relu", "gated-gelu"] | None = None
+    tied: bool | None = None
+    noise_density: float | None = None
+    mean_span_length: float | None = None
+    embedding_width: int | None = None
+    generator_share: float | None = None
+    mask_rate: float | None = None
+    discriminator_weight: float | None = None
+    lowercase: bool | None = None
+
+    def __post_init__(self) -> None:
+        for family, names in FAMILY_FIELDS.items():
+            for name in names:
+                if family != self.family and getattr(self, name) is not None:
+                    raise UserError(f"{name} is a setting of {family}, this recipe's family is {self.family}")
+        for name in ("vocab_size", "layers", "width", "heads", "length", "batch_size", "steps", "log_every"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} is {getattr(self, name)}, it must be at least 1")
+        for name in ("checkpoint_every", "evaluate_every", "warmup_steps", "weight_decay", "clip_norm"):
+            if getattr(self, name) < 0:
+                raise UserError(f"{name} is {getattr(self, name)}, it must not be negative")
+        if not self.learning_rate > 0:
+            raise UserError(f"learning_rate is {self.learning_rate}, it must be above 0")
+        if self.keep_checkpoints < 1:
+            raise UserError(f"keep_checkpoints is {self.keep_checkpoints}, it must be at least 1")
+        for name in ("dropout", "noise_density", "mask_rate", "validation_share"):
+            value = getattr(self, name)
+            if value is not None and not (0 <= value < 1 and (value > 0 or name == "dropout")):
+                raise UserError(f"{name} is {value}, it must be a share between 0 and 1")
+        if self.head_width is None and self.width % self.heads:
+            raise UserError(f"width {self.width} is not a multiple of heads {self.heads}")
+
+    def chosen(self, name: str, default: Any) -> Any:
+        """A family's setting, or its default where the recipe leaves it open."""
+        value = getattr(self, name)
+        return default if value is None else value
+
+    def loop_settings(self) -> LoopSettings:
+        """The part of the recipe that the loop reads."""
+        names = {field.name for field in dataclasses.fields(LoopSettings)}
+        return LoopSettings(**{name: value for name, value in self.as_table().items() if name in names})
+
+    def as_table(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def load(cls, name_or_path: str, overrides: dict[str, Any] | None = None) -> Self:
+        """A shipped recipe by name or a TOML file by path, with some settings replaced.
+
+        Raises:
+            UserError: no such recipe, a misspelt key, a wrong value.
+        """
+        table, where = read_recipe(name_or_path)
+        return from_table(cls, table | (overrides or {}), where)
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """The recipes in the package: name → file."""
+    folder = Path(str(resources.files("unmask") / "recipes"))
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+def read_recipe(name_or_path: str) -> tuple[dict[str, Any], str]:
+    """The table of a recipe and the name to call it by in errors."""
+    path = Path(name_or_path)
+    if path.suffix == ".toml" or path.is_file():
+        return read_toml(path), str(path)
+    shipped = shipped_recipes()
+    if name_or_path not in shipped:
+        raise UserError(
+            f"no recipe {name_or_path!r}: neither a TOML file nor shipped{nearest(name_or_path, shipped)}"
+        )
+    return read_toml(shipped[name_or_path]), f"recipe {name_or_path}"

@@ -1,0 +1,56 @@
+"""The directory of a run: whose it is, and whether it is finished."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from unmask import hub
+from unmask.errors import UserError
+
+RUN = "run.json"
+#: Where a run writes its finished model.
+MODEL = "model"
+
+
+def claim_run(directory: Path, settings: dict[str, Any]) -> None:
+    """Mark a directory as the run of these settings.
+
+    Raises:
+        UserError: it is the run of others; says which differ.
+    """
+    path = directory / RUN
+    settings = settings | {"fingerprint": _fingerprint(settings)}
+    if not path.is_file():
+        hub.write_json(path, settings)
+        return
+    before = hub.read_json(path)
+    if before.get("fingerprint") == settings["fingerprint"]:
+        return
+    differing = _differences(before, settings)
+    raise UserError(
+        f"{directory} holds a run with other settings ({differing}): give another --out, or delete it"
+    )
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    texts = []
+    for key in sorted(set(before) | set(now)):
+        old, new = before.get(key), now.get(key)
+        if key == "fingerprint" or old == new:
+            continue
+        if isinstance(old, dict) and isinstance(new, dict):
+            texts.append(_differences(old, new))
+        elif isinstance(old, str) and len(old) == 64:
+            texts.append(f"another {key}")
+        else:
+            texts.append(f"{key} {old!r}, now {new!r}")
+    return ", ".join(texts)
+
+
+def _fingerprint(settings: Mapping[str, Any]) -> str:
+    """A hash of everything that a run's result depends on."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()

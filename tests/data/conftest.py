@@ -1,0 +1,22 @@
+"""Fixtures of the data room."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from numbered_corpus import NumberTokenizer, Pack
+
+from unmask.data.shards import Shards, write_shards
+
+
+@pytest.fixture
+def pack(tmp_path: Path) -> Pack:
+    """Shards of documents given as lists of lines of token ids."""
+
+    def packed(documents: list[list[list[int]]], **settings: object) -> Shards:
+        texts = ["\n".join(" ".join(map(str, line)) for line in lines) for lines in documents]
+        settings = {"validation_share": 0.0, "by_line": True, **settings}
+        return write_shards(texts, NumberTokenizer(), tmp_path / "shards", **settings)  # type: ignore[arg-type]
+
+    return packed

@@ -1,0 +1,49 @@
+"""The sampler: the right distribution, decided by the uniform numbers alone."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from unmask.nn.sampling import sample
+
+LOGITS = torch.tensor([0.0, -math.inf, 1.0, 2.0, -1.0])
+
+
+def test_each_interval_belongs_to_its_token() -> None:
+    borders = torch.softmax(LOGITS.double(), -1).cumsum(-1)
+    for token in (0, 2, 3, 4):
+        low = 0.0 if token == 0 else borders[token - 1].item()
+        for uniform in (low + 1e-6, borders[token].item() - 1e-6):
+            assert sample(LOGITS[None], torch.tensor([uniform], dtype=torch.float64)) == token
+
+
+@pytest.mark.parametrize("uniform", [0.0, 0.5, math.nextafter(1.0, 0.0)])
+def test_impossible_tokens_are_never_drawn(uniform: float) -> None:
+    numbers = torch.tensor([uniform], dtype=torch.float64)
+    only = torch.full((1, 7), -math.inf)
+    only[0, 3] = 0.0
+    assert sample(only, numbers) == 3
+    ends = torch.tensor([[-math.inf, 0.0, 0.0, -math.inf]])
+    assert sample(ends, numbers) in (1, 2)
+
+
+@pytest.mark.parametrize("temperature", [0.1, 1.0, 5.0])
+def test_frequencies(temperature: float) -> None:
+    uniforms = torch.rand(50_000, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    drawn = sample(LOGITS.expand(50_000, -1), uniforms, temperature)
+    found = torch.bincount(drawn, minlength=5) / 50_000
+    torch.testing.assert_close(found, torch.softmax(LOGITS / temperature, -1), atol=0.01, rtol=0)
+
+
+def test_rare_tokens_keep_their_share() -> None:
+    # 30,000 equally rare tokens beside a common one: float32's Gumbel noise would lose some of them.
+    logits = torch.zeros(1, 30_001)
+    logits[0, 0] = math.log(1e6)
+    heights = torch.softmax(logits.double(), -1).cumsum(-1)[0]
+    for token in (1, 15_000, 30_000):
+        middle = (heights[token - 1] + heights[token]) / 2
+        found = sample(logits, middle[None])
+        assert abs(int(found) - token) <= 1
