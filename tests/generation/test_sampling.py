@@ -17,8 +17,9 @@ from transformers import (
 )
 
 from unmask.errors import UserError
-from unmask.generation.sampling import draw, filter_logits, uniform
+from unmask.generation.sampling import filter_logits, uniform
 from unmask.generation.settings import GenerationSettings
+from unmask.nn.sampling import sample
 
 
 @given(
@@ -53,14 +54,8 @@ def test_filters_are_those_of_transformers(
 def test_draws_follow_the_distribution() -> None:
     logits = torch.tensor([0.5, float("-inf"), 2.0, -1.0, 0.0])
     numbers = torch.tensor([uniform(7, 0, step) for step in range(20_000)], dtype=torch.float64)
-    counts = draw(logits.expand(20_000, -1), numbers).bincount(minlength=5) / 20_000
+    counts = sample(logits.expand(20_000, -1), numbers).bincount(minlength=5) / 20_000
     torch.testing.assert_close(counts, logits.softmax(0).float(), atol=0.012, rtol=0)
-
-
-def test_the_ends_of_the_unit_interval_draw_possible_tokens() -> None:
-    logits = torch.tensor([[float("-inf"), 0.0, 0.3, -20.0, float("-inf")]]).repeat(2, 1)
-    ends = torch.tensor([0.0, 1 - 2.0**-53], dtype=torch.float64)
-    assert draw(logits, ends).tolist() == [1, 3]
 
 
 def test_uniforms_are_fixed_for_good() -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from unmask.errors import UserError
 from unmask.generation.settings import GenerationSettings
+from unmask.nn.sampling import sample
 
 _OFF = float("-inf")
 
@@ -51,23 +52,6 @@ def uniform(seed: int, sample: int, step: int) -> float:
     return (int.from_bytes(digest, "little") >> 11) * 2.0**-53
 
 
-def draw(logits: Tensor, uniforms: Tensor) -> Tensor:
-    """One token a row from softmax(logits), by inverting the cumulative distribution in float64.
-
-    Args:
-        logits: (rows, vocabulary); -inf is never drawn.
-        uniforms: (rows,) float64 in [0, 1).
-
-    Returns:
-        (rows,) int64.
-    """
-    cumulative = logits.double().softmax(-1).cumsum(-1)
-    total = cumulative[:, -1:]
-    # Below the total, so that the token found has a probability: u · total may round up to it.
-    levels = torch.minimum(uniforms[:, None] * total, torch.nextafter(total, torch.zeros_like(total)))
-    return torch.searchsorted(cumulative, levels, right=True).squeeze(1)
-
-
 class Sampler:
     """Chooses tokens by drawing them. A row's draw depends on (seed, sample, step) alone."""
 
@@ -86,7 +70,7 @@ class Sampler:
         """A token for each of these rows of the batch: (kept, vocabulary) logits → (kept,) int64."""
         numbers = [uniform(*self.requests[row], step) for row in rows]
         uniforms = torch.tensor(numbers, dtype=torch.float64, device=logits.device)
-        return draw(filter_logits(logits, self.settings), uniforms)
+        return sample(filter_logits(logits, self.settings), uniforms)
 
 
 def _seeds(seed: int | Sequence[int] | None, inputs: int) -> list[int]:
