@@ -28,7 +28,7 @@ def published(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> T5
 @pytest.fixture(scope="module")
 def trained() -> T5Tokenizer:
     texts = ['{"name": "a b", "n": 12}\n', "the cat sat on the mat", "[true, false] naïve"] * 40
-    return T5Tokenizer.train(texts, 400)
+    return T5Tokenizer.train(texts, 360)
 
 
 def model_for(tokenizer: T5Tokenizer, seed: int) -> T5ForConditionalGeneration:
