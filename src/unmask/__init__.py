@@ -13,9 +13,13 @@ __version__ = "0.1.0"
 
 # Resolved on first use: `import unmask` and `unmask --help` must not pay for importing torch.
 _HOMES = {
+    "ByT5Tokenizer": "unmask.t5.byte_tokenizer",
     "T5Config": "unmask.t5.config",
     "T5ForConditionalGeneration": "unmask.t5.model",
     "T5EncoderModel": "unmask.t5.model",
+    "T5ForQuestionAnswering": "unmask.t5.heads",
+    "T5ForSequenceClassification": "unmask.t5.heads",
+    "T5ForTokenClassification": "unmask.t5.heads",
     "T5Tokenizer": "unmask.t5.tokenizer",
     "ElectraConfig": "unmask.electra.config",
     "ElectraForMaskedLM": "unmask.electra.model",

@@ -34,13 +34,13 @@ def fill(
     directory = hub.find_model(model)
     console = Console()
     if family_of(directory) == "t5":
+        from unmask.t5.byte_tokenizer import load_tokenizer
         from unmask.t5.filling import fill_gaps
         from unmask.t5.model import T5ForConditionalGeneration
-        from unmask.t5.tokenizer import T5Tokenizer
         from unmask.text.gaps import GAP
 
         t5 = T5ForConditionalGeneration.from_pretrained(directory, device=device)
-        for gap in fill_gaps(t5, T5Tokenizer.from_pretrained(directory), text):
+        for gap in fill_gaps(t5, load_tokenizer(directory), text):
             text = text.replace(GAP, f"[{gap}]", 1)
         console.print(text, markup=False, highlight=False)
         return

@@ -86,13 +86,27 @@ class PretrainedModel(nn.Module):
         directory = hub.find_model(name_or_path, revision=revision)
         kind = parse_dtype(dtype)
         config = cls.config_class.from_hub(hub.read_json(directory / hub.CONFIG), str(directory / hub.CONFIG))
-        weights = hub.read_weights(directory)
+        model = cls.from_weights(config, hub.read_weights(directory), str(directory), **settings)
+        model.after_loading(directory)
+        return model.to(device=device, dtype=kind).eval()
+
+    @classmethod
+    def from_weights(cls, config: Any, weights: dict[str, Tensor], where: str, **settings: Any) -> Self:
+        """A float32 model of the given tensors.
+
+        Args:
+            weights: tensors by their names on disk; what the model takes is taken out.
+            where: what an error says that they came from.
+            settings: fields of the config to set instead.
+
+        Raises:
+            UserError: a missing tensor, a tensor of the wrong shape, an unknown setting.
+        """
         config = cls.prepare(_with(config, settings), weights)
         with torch.device("meta"):
             model = cls(config)
-        model._take(weights, str(directory), new_head=bool(settings))
-        model.after_loading(directory)
-        return model.to(device=device, dtype=kind).eval()
+        model._take(weights, where, new_head=bool(settings))
+        return model
 
     def after_loading(self, directory: Path) -> None:
         """A hook for what else a directory holds, such as generation_config.json."""
@@ -143,11 +157,16 @@ class PretrainedModel(nn.Module):
     def save_pretrained(self, directory: str | os.PathLike[str]) -> None:
         """Write config.json and model.safetensors, each beside and then renamed."""
         path = Path(directory)
-        config = self.config.to_hub() | {"architectures": [self.architecture]}
+        config = self.config.to_hub() | {"architectures": [self.hub_architecture]}
         parameters = next(self.parameters())
         config["dtype"] = str(parameters.dtype).removeprefix("torch.")
         hub.write_weights(path / hub.WEIGHTS, self.hub_state())
         hub.write_json(path / hub.CONFIG, config)
+
+    @property
+    def hub_architecture(self) -> str:
+        """The class that config.json names; a family may derive it from the config."""
+        return self.architecture
 
     def hub_state(self) -> dict[str, Tensor]:
         """This model's tensors by their names on disk."""

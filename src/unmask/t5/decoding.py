@@ -43,8 +43,9 @@ class T5Decoder:
         shape = (2, self.rows, config.num_heads, capacity, config.d_kv)
         self.cache = [source.new_zeros(shape) for _ in model.decoder.layers]
         self.filled = torch.zeros(self.rows, dtype=torch.int64, device=source.device)
-        # Entry capacity - 1 - d is the bias of a key d places before its query.
-        self.bias = model.decoder.position_bias(1, capacity, first_query=capacity - 1)[:, 0].to(source.dtype)
+        # Of each layer: entry capacity - 1 - d is the bias of a key d places before its query.
+        biases = model.decoder.biases(1, capacity, first_query=capacity - 1)
+        self.biases = [bias[:, 0].to(source.dtype) for bias in biases]
 
     def step(self, ids: Tensor) -> Tensor:
         """The next logits of each row: (rows,) int64 → (rows, vocab_size) float32."""
@@ -53,17 +54,20 @@ class T5Decoder:
     def advance(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Feed several tokens to each row; see `unmask.generation.decoder.Decoder`."""
         model, (rows, n) = self.model, ids.shape
-        capacity = self.bias.shape[1]
+        capacity = self.biases[0].shape[1]
         places = self.filled[:, None] + torch.arange(n, device=ids.device)
         # Padding behind a row's length may lie beyond the cache: it is written over the last place.
         places = places.clamp(max=capacity - 1)
         longest = int(places.max()) + 1
         distance = places[:, :, None] - torch.arange(longest, device=ids.device)
-        bias = self.bias[:, (capacity - 1 - distance).clamp(max=capacity - 1)].transpose(0, 1)
-        bias = bias.masked_fill((distance < 0)[:, None], float("-inf"))
-        x = model.embedding(ids.flatten())
+        entries = (capacity - 1 - distance).clamp(max=capacity - 1)
+        ahead = (distance < 0)[:, None]
+        x = model.embed(ids.flatten())
         batch = torch.arange(rows, device=ids.device)[:, None]
-        for layer, cache, (key, value) in zip(model.decoder.layers, self.cache, self.cross, strict=True):
+        for layer, line, cache, (key, value) in zip(
+            model.decoder.layers, self.biases, self.cache, self.cross, strict=True
+        ):
+            bias = line[:, entries].transpose(0, 1).masked_fill(ahead, float("-inf"))
             normed = layer.attention_norm(x)
             for kind, matrix in enumerate((layer.attention.key, layer.attention.value)):
                 cache[kind][batch, :, places] = layer.attention.split(matrix(normed)).unflatten(0, (rows, n))

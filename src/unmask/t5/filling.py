@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 
 from unmask.errors import UserError
+from unmask.t5.byte_tokenizer import AnyT5Tokenizer
 from unmask.t5.model import T5ForConditionalGeneration
-from unmask.t5.tokenizer import T5Tokenizer
 from unmask.text.gaps import GAP
 
 
 def fill_gaps(
-    model: T5ForConditionalGeneration, tokenizer: T5Tokenizer, text: str, *, max_new_tokens: int = 64
+    model: T5ForConditionalGeneration, tokenizer: AnyT5Tokenizer, text: str, *, max_new_tokens: int = 64
 ) -> list[str]:
     """The model's text for each gap (`___`) of `text`, in order; empty where it wrote none.
 
@@ -26,7 +26,10 @@ def fill_gaps(
     if gaps > len(sentinels):
         raise UserError(f"the text has {gaps} gaps, the vocabulary {len(sentinels)} sentinels")
     marked = parts[0] + "".join(f"<extra_id_{number}>{part}" for number, part in enumerate(parts[1:]))
-    ids = torch.tensor([tokenizer.encode(marked)], device=model.device)
+    # ByT5 was pre-trained with other ids than those that its <extra_id_N> have; elsewhere they are the same.
+    own = {tokenizer.convert_tokens_to_ids(f"<extra_id_{n}>"): sentinels[n] for n in range(gaps)}
+    row = [own.get(token, token) for token in tokenizer.encode(marked)]
+    ids = torch.tensor([row], device=model.device)
     written = model.generate(ids, max_new_tokens=max_new_tokens)[0].tolist()
     return [
         tokenizer.decode(fill, skip_special_tokens=True).strip() for fill in _fills(written, sentinels[:gaps])

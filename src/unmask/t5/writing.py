@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from unmask.t5.byte_tokenizer import AnyT5Tokenizer
 from unmask.t5.model import T5ForConditionalGeneration
-from unmask.t5.tokenizer import T5Tokenizer
 
 #: Rows that are decoded together.
 BATCH_ROWS = 64
@@ -16,7 +16,7 @@ BATCH_ROWS = 64
 
 def write_texts(
     model: T5ForConditionalGeneration,
-    tokenizer: T5Tokenizer,
+    tokenizer: AnyT5Tokenizer,
     texts: Sequence[str],
     *,
     max_new_tokens: int,
@@ -42,7 +42,7 @@ def write_texts(
     return answers
 
 
-def encode_with_end(tokenizer: T5Tokenizer, texts: Sequence[str], limit: int | None) -> list[list[int]]:
+def encode_with_end(tokenizer: AnyT5Tokenizer, texts: Sequence[str], limit: int | None) -> list[list[int]]:
     """Token ids of each text, cut to `limit` with `</s>` always last."""
     encoded = tokenizer.encode_batch(texts, add_special_tokens=False)
     room = None if limit is None else limit - 1

@@ -17,8 +17,9 @@ from unmask.electra.model import ElectraForSequenceClassification
 from unmask.electra.pair import DISCRIMINATOR, GENERATOR
 from unmask.electra.tokenizer import ElectraTokenizer
 from unmask.errors import UserError
+from unmask.t5.byte_tokenizer import AnyT5Tokenizer, load_tokenizer
+from unmask.t5.config import KINDS
 from unmask.t5.model import T5ForConditionalGeneration
-from unmask.t5.tokenizer import T5Tokenizer
 from unmask.t5.writing import encode_with_end, write_texts
 from unmask.tasks.rows import Row, labels_of
 from unmask.tasks.task import Task
@@ -90,16 +91,18 @@ def family_of(directory: Path) -> str:
     if (directory / DISCRIMINATOR).is_dir() or (directory / GENERATOR).is_dir():
         return "electra"
     kind = hub.read_json(directory / hub.CONFIG).get("model_type")
-    if kind not in ("t5", "electra"):
+    if kind in KINDS:
+        return "t5"
+    if kind != "electra":
         raise UserError(f"{directory} holds a model of type {kind!r}: only t5 and electra can be used")
-    return str(kind)
+    return "electra"
 
 
 class T5TaskModel:
     """T5: the source as text in, the target as text out."""
 
     def __init__(
-        self, task: Task, model: T5ForConditionalGeneration, tokenizer: T5Tokenizer, device: torch.device
+        self, task: Task, model: T5ForConditionalGeneration, tokenizer: AnyT5Tokenizer, device: torch.device
     ) -> None:
         if task.kind != "text-to-text":
             raise UserError(
@@ -113,7 +116,7 @@ class T5TaskModel:
         model = T5ForConditionalGeneration.from_pretrained(directory, device=device)
         if fresh_weights:
             model.initialise()
-        return cls(task, model, T5Tokenizer.from_pretrained(directory), device)
+        return cls(task, model, load_tokenizer(directory), device)
 
     def examples(self, rows: Sequence[Row]) -> Pairs:
         return Pairs(

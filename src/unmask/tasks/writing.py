@@ -8,8 +8,8 @@ import torch
 
 from unmask import hub
 from unmask.electra.writer import ElectraForConditionalGeneration
+from unmask.t5.byte_tokenizer import load_tokenizer
 from unmask.t5.model import T5ForConditionalGeneration
-from unmask.t5.tokenizer import T5Tokenizer
 from unmask.t5.writing import write_texts as write_with_t5
 from unmask.tasks.models import family_of
 
@@ -23,7 +23,7 @@ def write_texts(model: str, texts: Sequence[str], max_new_tokens: int, *, device
     directory = hub.find_model(model)
     if family_of(directory) == "t5":
         t5 = T5ForConditionalGeneration.from_pretrained(directory, device=device)
-        return write_with_t5(t5, T5Tokenizer.from_pretrained(directory), texts, max_new_tokens=max_new_tokens)
+        return write_with_t5(t5, load_tokenizer(directory), texts, max_new_tokens=max_new_tokens)
     writer = ElectraForConditionalGeneration.from_pretrained(directory, device=device)
     results = []
     for text in texts:
