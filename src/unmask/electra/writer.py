@@ -18,7 +18,7 @@ from unmask.electra.model import ElectraForMaskedLM, ElectraForPreTraining
 from unmask.electra.pair import DISCRIMINATOR, GENERATOR
 from unmask.electra.tokenizer import ElectraTokenizer
 from unmask.errors import UserError
-from unmask.generation.autoregressive import new_token_limit
+from unmask.generation.limits import new_token_limit
 from unmask.generation.refinement import Refinement, refine
 from unmask.nn.ragged import Layout
 

@@ -15,17 +15,22 @@ Both stacks run on packed token streams (`unmask.nn.ragged`): (total, width), no
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self, overload
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unmask import hub
-from unmask.generation.autoregressive import Sampling, decode, new_token_limit
+from unmask.generation import autoregressive
+from unmask.generation.output import GenerationOutput, StreamedToken
+from unmask.generation.plan import Plan
+from unmask.generation.rules import Constraint
+from unmask.generation.scoring import target_rows, token_log_probabilities
+from unmask.generation.settings import GenerationSettings
 from unmask.nn.attention import attention
 from unmask.nn.losses import linear_cross_entropy
 from unmask.nn.norm import RMSNorm
@@ -37,6 +42,9 @@ from unmask.t5.config import FEED_FORWARDS, T5Config
 from unmask.t5.decoding import T5Decoder
 
 IGNORED_LABEL = -100
+
+#: How far the logits of `advance` may be from those of `step` in float32, relative to 1 + |logit|.
+ADVANCE_TOLERANCE = 1e-4
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
@@ -388,52 +396,172 @@ class T5ForConditionalGeneration(T5Backbone):
             loss = F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED_LABEL)
         return Seq2SeqOutput(logits, loss, packed.spread(source))
 
+    @overload
     def generate(
         self,
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         *,
-        max_new_tokens: int | None = None,
-        max_length: int | None = None,
-        num_return_sequences: int = 1,
-        sampling: Sampling | None = None,
-    ) -> Tensor:
-        """Decode greedily, or by sampling.
+        decoder_prefix_ids: Tensor | Sequence[int] | Sequence[Sequence[int]] | None = None,
+        constraint: Constraint | None = None,
+        return_scores: Literal[False] = False,
+        **options: Any,
+    ) -> Tensor: ...
+
+    @overload
+    def generate(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        *,
+        decoder_prefix_ids: Tensor | Sequence[int] | Sequence[Sequence[int]] | None = None,
+        constraint: Constraint | None = None,
+        return_scores: Literal[True],
+        **options: Any,
+    ) -> GenerationOutput: ...
+
+    def generate(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        *,
+        decoder_prefix_ids: Tensor | Sequence[int] | Sequence[Sequence[int]] | None = None,
+        constraint: Constraint | None = None,
+        return_scores: bool = False,
+        **options: Any,
+    ) -> Tensor | GenerationOutput:
+        """Write the target of each input: greedily, by beam search or by sampling.
 
         Args:
             input_ids: (batch, length) int64, padded on either side.
             attention_mask: (batch, length), nonzero on tokens; None: everything is a token.
-            max_new_tokens: tokens after the start token, `</s>` included; default: generation_config.json's,
-                else 511 (the published models' target length of 512, less the start token).
-            max_length: the same limit with the start token counted; give one of the two.
-            num_return_sequences: samples for each input, side by side in the result.
-            sampling: temperature, top-k, top-p and seed; None decodes greedily.
+            decoder_prefix_ids: what every target begins with, behind the start token: (n,) ids for all inputs
+                or (batch, n).
+            constraint: what may be written: `generation.constraints.Choices`, `generation.grammar.Grammar`.
+            return_scores: return a GenerationOutput, the sequences with their scores.
+            options: any of `GenerationSettings` by name: max_new_tokens, num_beams, do_sample, …; what is not
+                named is as generation_config.json says. Without any limit 511 tokens are written at most (the
+                published models' target length of 512, less the start token).
 
         Returns:
-            (batch · num_return_sequences, ≤ max_length) int64: rows begin with the start token, finished rows
-            are padded.
+            (batch · num_return_sequences, ≤ max_length) int64: rows begin with the start token and the
+            prefix, finished rows are padded.
 
         Raises:
-            UserError: both limits or a useless one, several sequences without sampling.
+            UserError: an unknown option, options that exclude each other, a limit that leaves nothing to
+                write, a constraint that cannot be met.
+        """
+        with torch.inference_mode():
+            decoder, plan, sources = self._begin(
+                input_ids, attention_mask, decoder_prefix_ids, constraint, return_scores, options
+            )
+            tolerance = ADVANCE_TOLERANCE if self.embedding.weight.dtype == torch.float32 else 0.0
+            output = autoregressive.generate(decoder, plan, sources, tolerance=tolerance)
+        # Copies from outside of inference mode: what was written may become labels.
+        output = GenerationOutput(
+            output.sequences.clone(), output.token_scores.clone(), output.sequence_scores.clone()
+        )
+        return output if return_scores else output.sequences
+
+    @torch.inference_mode()
+    def stream(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        *,
+        decoder_prefix_ids: Tensor | Sequence[int] | Sequence[Sequence[int]] | None = None,
+        constraint: Constraint | None = None,
+        **options: Any,
+    ) -> Iterator[StreamedToken]:
+        """Like `generate`, each token as soon as it is written: greedily or by sampling.
+
+        Raises:
+            UserError: also where beams are asked for, whose tokens are not known until the end.
+        """
+        decoder, plan, _ = self._begin(
+            input_ids, attention_mask, decoder_prefix_ids, constraint, True, options, streaming=True
+        )
+        return autoregressive.stream(decoder, plan)
+
+    def _begin(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        prefix: Any,
+        constraint: Constraint | None,
+        with_scores: bool,
+        options: dict[str, Any],
+        *,
+        streaming: bool = False,
+    ) -> tuple[T5Decoder, Plan, list[list[int]]]:
+        """Encode, and be ready to decode: also the plan and the ids of each source."""
+        settings = GenerationSettings.resolve(options, self.generation_defaults)
+        packed = remove_padding(input_ids, attention_mask).without_gaps()
+        config = self.config
+        prompt = autoregressive.prompt_of(
+            prefix, inputs=packed.layout.batch, start_id=config.decoder_start_token_id, like=packed.ids
+        )
+        plan = Plan(
+            prompt=prompt,
+            end_id=config.eos_token_id,
+            pad_id=config.pad_token_id,
+            limit=settings.token_limit(prompt.shape[1], fallback=511),
+            settings=settings,
+            constraint=constraint,
+            with_scores=with_scores,
+        )
+        if streaming:
+            autoregressive.check_streamable(plan)
+        source = self.encode(packed.ids, packed.layout)
+        decoder = T5Decoder(self, source, packed.layout, plan.capacity)
+        sources = [ids.tolist() for ids in packed.ids.split(packed.layout.lengths)]
+        return decoder, plan, sources
+
+    @torch.no_grad()
+    def score(
+        self,
+        input_ids: Tensor,
+        targets: Tensor | Sequence[Sequence[int]],
+        attention_mask: Tensor | None = None,
+        *,
+        per_token: bool = False,
+    ) -> Tensor:
+        """The log-likelihood of given targets.
+
+        Args:
+            input_ids: (batch, length) int64, padded on either side.
+            targets: ids of batch · n targets, those of an input side by side, each ending as it is to be
+                scored (tokenizers put `</s>`): a tensor padded behind with -100 or the padding id, or lists.
+            attention_mask: (batch, length), nonzero on tokens; None: everything is a token.
+            per_token: return the log-probability of each token.
+
+        Returns:
+            (batch · n,) float32, in nats; per token (batch · n, longest target), 0 on padding.
+
+        Raises:
+            UserError: a number of targets that is not a multiple of the inputs, an empty one, an unknown id.
         """
         packed = remove_padding(input_ids, attention_mask).without_gaps()
-        limit = new_token_limit(
-            max_new_tokens, max_length, prompt_length=1, defaults=self.generation_defaults, fallback=511
+        inputs = packed.layout.batch
+        rows = target_rows(
+            targets,
+            inputs=inputs,
+            padding=(IGNORED_LABEL, self.config.pad_token_id),
+            vocabulary=self.config.vocab_size,
         )
-        with torch.inference_mode():
-            source = self.encode(packed.ids, packed.layout)
-            decoder = T5Decoder(self, source, packed.layout, limit, copies=num_return_sequences)
-            written = decode(
-                decoder,
-                start_id=self.config.decoder_start_token_id,
-                end_id=self.config.eos_token_id,
-                pad_id=self.config.pad_token_id,
-                max_new_tokens=limit,
-                copies=num_return_sequences,
-                sampling=sampling,
-            )
-        # A copy from outside of inference mode: what was written may become labels.
-        return written.clone()
+        layout = Layout.of([len(row) for row in rows], packed.ids.device)
+        stream = packed.ids.new_tensor([token for row in rows for token in row])
+        source, source_layout = self.encode(packed.ids, packed.layout), packed.layout
+        if len(rows) > inputs:
+            copies = len(rows) // inputs
+            parts = [part for part in source.split(source_layout.lengths) for _ in range(copies)]
+            source = torch.cat(parts)
+            source_layout = Layout.of([part.shape[0] for part in parts], source.device)
+        hidden = self.decode(self.shift_right(stream, layout), layout, source, source_layout)
+        scores = layout.pad(
+            token_log_probabilities(hidden, stream, lambda states: F.linear(states, self.output_weight))
+        )
+        return scores if per_token else scores.sum(1)
 
     def after_loading(self, directory: Path) -> None:
         """Take over generation_config.json."""
