@@ -21,7 +21,7 @@ class MetricsLog:
         self.path = path
         self.lines: list[dict[str, Any]] = []
         if path.is_file() and keep_below > 0:
-            self.lines = [line for line in _whole_lines(path) if line["step"] <= keep_below]
+            self.lines = [line for line in read_metrics(path) if line["step"] <= keep_below]
         hub.write_atomically(path, "".join(json.dumps(line) + "\n" for line in self.lines))
 
     def write(self, step: int, kind: str, values: Mapping[str, float]) -> None:
@@ -30,13 +30,9 @@ class MetricsLog:
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
-    def series(self, kind: str, name: str) -> list[tuple[int, float]]:
-        """(step, value) of every line of a kind that has this value."""
-        return [(line["step"], line[name]) for line in self.lines if line["kind"] == kind and name in line]
 
-
-def _whole_lines(path: Path) -> list[dict[str, Any]]:
-    """The lines that are valid JSON: a kill can leave the last one cut short."""
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of a metrics file that are valid JSON: a kill can leave the last one cut short."""
     lines = []
     for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
