@@ -43,8 +43,11 @@ def quickstart(*, out: Path = Path("quickstart"), machine: Machine = Machine()) 
     device = machine.prepare()
     console = Console()
 
+    console.rule("1/4  T5: tokenizer and pre-training by span corruption", align="left")
     t5 = _pretrain("t5-tiny", sample, out / "t5", device)
+    console.rule("2/4  ELECTRA: tokenizer and pre-training by replaced-token detection", align="left")
     electra = _pretrain("electra-tiny", sample, out / "electra", device)
+    console.rule("3/4  T5 describes restaurants: from scratch, then pre-trained", align="left")
     restaurants = study(
         load_task(sample / "restaurants" / "task.toml"),
         t5.model,
@@ -52,11 +55,13 @@ def quickstart(*, out: Path = Path("quickstart"), machine: Machine = Machine()) 
         RESTAURANTS,
         device=device,
     )
+    console.rule("4/4  ELECTRA tells senses: from scratch, then pre-trained", align="left")
     senses = study(
         load_task(sample / "senses" / "task.toml"), electra.model, out / "senses", SENSES, device=device
     )
     reading = read_sample_text(electra.model, SENTENCE, device=device)
     write_report(out, t5, electra, restaurants, senses, reading)
+    console.rule()
     for outcome in (restaurants, senses):
         print_table(score_table(outcome.task, outcome.evaluations, len(outcome.held_out.rows)), console)
     console.print(f"report: {out / 'report.html'}", soft_wrap=True)

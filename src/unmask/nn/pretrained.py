@@ -138,7 +138,9 @@ class PretrainedModel(nn.Module):
             raise UserError(f"{where}: the checkpoint lacks the tensor {absent[0]!r}{more}")
         if fresh:
             self._draw(fresh, state)
-            logger.warning("%s has no %s: drawn afresh, train before use", where, ", ".join(fresh))
+            # Whoever asks for a new head knows that it has to be trained.
+            level = logging.INFO if new_head else logging.WARNING
+            logger.log(level, "%s has no %s: drawn afresh, train before use", where, ", ".join(fresh))
         self.load_state_dict(state, assign=True)
         for parameter in self.parameters():
             parameter.requires_grad_(True)
