@@ -63,6 +63,17 @@ def test_a_cached_name_needs_no_network(cache: Path, name: str) -> None:
     assert hub.find_model(name) == snapshot
 
 
+@pytest.mark.parametrize("legacy", [True, False])
+def test_an_index_without_its_shards_is_no_model(cache: Path, legacy: bool) -> None:
+    ends = (".bin.index.json", ".bin") if legacy else (".safetensors.index.json", ".safetensors")
+    index, shard = ("pytorch_model" if legacy else "model") + ends[0], "part-00001-of-00001" + ends[1]
+    files = {"config.json": b"{}", index: b'{"weight_map": {"shared.weight": "%s"}}' % shard.encode()}
+    snapshot = fill(cache, "t5-small", files)
+    assert not hub._has_weights(snapshot)
+    (snapshot / shard).touch()
+    assert hub._has_weights(snapshot)
+
+
 def test_a_partial_cache_is_better_than_nothing(cache: Path) -> None:
     """A tokenizer that was once fetched alone loads without network, as it did on that day."""
     snapshot = fill(cache, "t5-small", {"tokenizer.json": b"{}"})

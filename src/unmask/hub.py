@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,9 +24,14 @@ CONFIG = "config.json"
 GENERATION_CONFIG = "generation_config.json"
 WEIGHTS = "model.safetensors"
 WEIGHTS_INDEX = "model.safetensors.index.json"
+#: What was written before safetensors; read with weights-only loading, never written.
+LEGACY_WEIGHTS = "pytorch_model.bin"
+LEGACY_WEIGHTS_INDEX = "pytorch_model.bin.index.json"
 
-# What a model directory can consist of: nothing else is downloaded (no code, no pickles, no other framework).
+# What a model directory can consist of: nothing else is downloaded (no code, no other framework).
 DOWNLOADED = ["*.json", "*.safetensors", "*.model", "*.txt"]
+# Only where there are no safetensors.
+DOWNLOADED_LEGACY = ["pytorch_model*.bin"]
 
 
 def find_model(name_or_path: str | os.PathLike[str], *, revision: str | None = None) -> Path:
@@ -61,7 +66,10 @@ def _from_hub(name: str, revision: str | None) -> Path:
                 return Path(cached)
         except LocalEntryNotFoundError:
             pass
-        return Path(snapshot_download(name, revision=revision, allow_patterns=DOWNLOADED))
+        directory = Path(snapshot_download(name, revision=revision, allow_patterns=DOWNLOADED))
+        if not _has_weights(directory):
+            snapshot_download(name, revision=revision, allow_patterns=DOWNLOADED_LEGACY)
+        return directory
     except HFValidationError:
         raise UserError(f"no model {name!r}: looked for {looked_in}, and it is no valid Hub name") from None
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
@@ -73,7 +81,14 @@ def _from_hub(name: str, revision: str | None) -> Path:
 
 
 def _has_weights(directory: Path) -> bool:
-    return (directory / WEIGHTS).is_file() or (directory / WEIGHTS_INDEX).is_file()
+    """Whether the weights are there, all shards of an index included: other programs fetch indices alone."""
+    for single, index in ((WEIGHTS, WEIGHTS_INDEX), (LEGACY_WEIGHTS, LEGACY_WEIGHTS_INDEX)):
+        if (directory / single).is_file():
+            return True
+        if (directory / index).is_file():
+            shards = read_json(directory / index).get("weight_map", {}).values()
+            return all((directory / str(shard)).is_file() for shard in shards)
+    return False
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -93,29 +108,83 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+def read_labels(config: Mapping[str, Any], where: str) -> tuple[str, ...]:
+    """Names of a head's classes from config.json's `id2label`, or made up for `num_labels` of them.
+
+    Transformers' default is two.
+
+    Raises:
+        UserError: numbers that do not count from 0.
+    """
+    names = config.get("id2label")
+    if names is None:
+        return tuple(f"LABEL_{number}" for number in range(config.get("num_labels", 2)))
+    numbered = {str(number): str(label) for number, label in names.items()}
+    if set(numbered) != {str(number) for number in range(len(numbered))}:
+        raise UserError(f"{where}: id2label has the keys {sorted(numbered)}, they must count from 0")
+    return tuple(numbered[str(number)] for number in range(len(numbered)))
+
+
+def label_entries(labels: Sequence[str]) -> dict[str, Any]:
+    """What config.json says about the names of a head's classes."""
+    return {
+        "id2label": {str(number): label for number, label in enumerate(labels)},
+        "label2id": {label: number for number, label in enumerate(labels)},
+    }
+
+
 def read_weights(directory: Path) -> dict[str, Tensor]:
-    """All tensors of a model directory, from one safetensors file or from the shards of its index.
+    """All tensors of a model directory: one file, or the shards of an index; safetensors before pickles.
 
     Raises:
         UserError: no weights, a damaged file, a shard that is missing or that leaves the directory.
     """
-    if (directory / WEIGHTS).is_file():
-        return read_tensors(directory / WEIGHTS)
-    if not (directory / WEIGHTS_INDEX).is_file():
-        raise UserError(f"{directory} has no {WEIGHTS} (nor {WEIGHTS_INDEX})")
-    index = read_json(directory / WEIGHTS_INDEX)
-    weight_map = index.get("weight_map")
+    for single, sharded, read in (
+        (WEIGHTS, WEIGHTS_INDEX, read_tensors),
+        (LEGACY_WEIGHTS, LEGACY_WEIGHTS_INDEX, _read_legacy),
+    ):
+        if (directory / single).is_file():
+            return read(directory / single)
+        if (directory / sharded).is_file():
+            return _read_shards(directory / sharded, read)
+    raise UserError(f"{directory} has no {WEIGHTS} (nor {WEIGHTS_INDEX}, nor {LEGACY_WEIGHTS})")
+
+
+def _read_shards(index: Path, read: Callable[[Path], dict[str, Tensor]]) -> dict[str, Tensor]:
+    weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict):
-        raise UserError(f"{directory / WEIGHTS_INDEX} has no 'weight_map'")
+        raise UserError(f"{index} has no 'weight_map'")
     weights: dict[str, Tensor] = {}
     for shard in sorted({str(name) for name in weight_map.values()}):
         if Path(shard).name != shard:
-            raise UserError(f"{directory / WEIGHTS_INDEX} names the shard {shard!r} outside its directory")
-        weights |= read_tensors(directory / shard)
+            raise UserError(f"{index} names the shard {shard!r} outside its directory")
+        weights |= read(index.parent / shard)
     absent = sorted(set(weight_map) - set(weights))
     if absent:
-        raise UserError(f"{directory}: the shards lack {len(absent)} indexed tensors, first {absent[0]!r}")
+        raise UserError(f"{index.parent}: the shards lack {len(absent)} indexed tensors, first {absent[0]!r}")
     return weights
+
+
+def _read_legacy(path: Path) -> dict[str, Tensor]:
+    """Tensors of a `pytorch_model.bin`: a pickle, so only what cannot run code is read."""
+    from pickle import UnpicklingError
+
+    import torch
+
+    try:
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing") from None
+    except UnpicklingError:
+        raise UserError(
+            f"{path} is damaged, or holds more than tensors, which could run code: refused"
+        ) from None
+    except Exception as error:  # bytes that are no pickle make the reader fail in any way at all
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path} cannot be read: {reason}") from None
+    if not isinstance(weights, dict) or not all(torch.is_tensor(value) for value in weights.values()):
+        raise UserError(f"{path} is no dictionary of tensors")
+    return dict(weights)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -15,17 +15,23 @@ Reference = Callable[..., Any]
 #: Variant → (Transformers' class prefix, its config's values, output matrix of its own).
 VARIANTS: dict[str, tuple[str, dict[str, Any], bool]] = {
     "v1.0": ("T5", {"feed_forward_proj": "relu"}, False),
+    # LM-adapted T5 and FLAN-T5 have this shape too.
     "v1.1": ("T5", {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}, True),
-    "deep encoder": (
+    # ByT5: three times as deep an encoder, bytes and their sentinels as vocabulary.
+    "ByT5": (
         "T5",
         {
             "feed_forward_proj": "gated-gelu",
             "tie_word_embeddings": False,
             "num_layers": 3,
             "num_decoder_layers": 1,
+            "vocab_size": 384,
         },
         True,
     ),
+    "UL2": ("T5", {"feed_forward_proj": "gated-silu", "tie_word_embeddings": False, "d_kv": 12}, True),
+    "mT5": ("MT5", {}, True),
+    "umT5": ("UMT5", {}, True),
 }
 
 

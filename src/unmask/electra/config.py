@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Self
 
+from unmask import hub
 from unmask.errors import UserError
 
 #: Activations: name on disk → the form that the model file knows. "gelu" is the exact one, by erf.
@@ -106,7 +107,7 @@ class ElectraConfig:
             for field in fields(cls)
             if field.name in values and values[field.name] is not None
         }
-        known["labels"] = _labels(values, where)
+        known["labels"] = hub.read_labels(values, where)
         try:
             return cls(**known)
         except UserError as error:
@@ -117,21 +118,7 @@ class ElectraConfig:
     def to_hub(self) -> dict[str, Any]:
         """What config.json holds, as Transformers reads it."""
         values = asdict(self) | {"model_type": "electra"}
-        labels = values.pop("labels")
-        values["id2label"] = {str(number): label for number, label in enumerate(labels)}
-        values["label2id"] = {label: number for number, label in enumerate(labels)}
-        return values
-
-
-def _labels(values: Mapping[str, Any], where: str) -> tuple[str, ...]:
-    """Names of classes from `id2label`, or made up for `num_labels` of them; Transformers' default is two."""
-    names = values.get("id2label")
-    if names is None:
-        return tuple(f"LABEL_{number}" for number in range(values.get("num_labels", 2)))
-    numbered = {str(number): str(label) for number, label in names.items()}
-    if set(numbered) != {str(number) for number in range(len(numbered))}:
-        raise UserError(f"{where}: id2label has the keys {sorted(numbered)}, they must count from 0")
-    return tuple(numbered[str(number)] for number in range(len(numbered)))
+        return values | hub.label_entries(values.pop("labels"))
 
 
 @dataclass(frozen=True)

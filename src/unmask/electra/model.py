@@ -25,7 +25,7 @@ from unmask.electra import checkpoint
 from unmask.electra.batch import Batch, Rows, check_length
 from unmask.electra.config import ACTIVATIONS, ElectraConfig
 from unmask.nn.attention import attention
-from unmask.nn.losses import CHUNK_ROWS, linear_cross_entropy
+from unmask.nn.losses import CHUNK_ROWS, classification_loss, linear_cross_entropy
 from unmask.nn.pretrained import PretrainedModel
 from unmask.nn.ragged import Layout
 from unmask.nn.sampling import sample
@@ -416,17 +416,7 @@ class ElectraForSequenceClassification(_Electra):
                 (batch, labels) of 0 and 1 where several can hold. `config.problem_type` says which; where it
                 is None, one label means regression, integers mean classes, anything else several labels.
         """
-        logits = logits.float()
-        kind = self.config.problem_type
-        if kind is None:
-            classes = not labels.is_floating_point()
-            kind = "single_label_classification" if classes else "multi_label_classification"
-            kind = "regression" if self.config.num_labels == 1 else kind
-        if kind == "regression":
-            return F.mse_loss(logits.flatten(), labels.float().flatten())
-        if kind == "single_label_classification":
-            return F.cross_entropy(logits, labels.flatten())
-        return F.binary_cross_entropy_with_logits(logits, labels.float())
+        return classification_loss(logits, labels, self.config.problem_type)
 
     def forward(
         self,

@@ -38,6 +38,29 @@ def linear_cross_entropy(
     return _LinearCrossEntropy.apply(hidden, weight, bias, targets, wanted)
 
 
+def classification_loss(logits: Tensor, labels: Tensor, problem_type: str | None = None) -> Tensor:
+    """The mean loss over a batch of texts, as Transformers defines it.
+
+    Args:
+        logits: (batch, outputs).
+        labels: (batch,) int64 classes; (batch,) or (batch, outputs) numbers for regression; or
+            (batch, outputs) of 0 and 1 where several can hold.
+        problem_type: "regression", "single_label_classification" or "multi_label_classification"; None:
+            one output means regression, integers mean classes, anything else several labels.
+    """
+    logits = logits.float()
+    kind = problem_type
+    if kind is None:
+        classes = not labels.is_floating_point()
+        kind = "single_label_classification" if classes else "multi_label_classification"
+        kind = "regression" if logits.shape[1] == 1 else kind
+    if kind == "regression":
+        return F.mse_loss(logits.flatten(), labels.float().flatten())
+    if kind == "single_label_classification":
+        return F.cross_entropy(logits, labels.flatten())
+    return F.binary_cross_entropy_with_logits(logits, labels.float())
+
+
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(

@@ -143,11 +143,16 @@ class PretrainedModel(nn.Module):
     def save_pretrained(self, directory: str | os.PathLike[str]) -> None:
         """Write config.json and model.safetensors, each beside and then renamed."""
         path = Path(directory)
-        config = self.config.to_hub() | {"architectures": [self.architecture]}
+        config = self.config.to_hub() | {"architectures": [self.hub_architecture]}
         parameters = next(self.parameters())
         config["dtype"] = str(parameters.dtype).removeprefix("torch.")
         hub.write_weights(path / hub.WEIGHTS, self.hub_state())
         hub.write_json(path / hub.CONFIG, config)
+
+    @property
+    def hub_architecture(self) -> str:
+        """`architecture`, where it does not depend on the config."""
+        return self.architecture
 
     def hub_state(self) -> dict[str, Tensor]:
         """This model's tensors by their names on disk."""

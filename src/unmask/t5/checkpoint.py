@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # (inside, on the Hub); {i} stands for a layer number. Longer forms of the same thing come first.
 _ENCODER = [
@@ -30,9 +34,14 @@ _TOP = {
     "output": "lm_head",
     "encoder.final_norm": "encoder.final_layer_norm",
     "decoder.final_norm": "decoder.final_layer_norm",
-    "encoder.position_bias.table": "encoder.block.0.layer.0.SelfAttention.relative_attention_bias",
-    "decoder.position_bias.table": "decoder.block.0.layer.0.SelfAttention.relative_attention_bias",
 }
+_HEADS = {
+    "sequence_head.dense": "classification_head.dense",
+    "sequence_head.output": "classification_head.out_proj",
+    "token_head": "classifier",
+    "span_head": "qa_outputs",
+}
+_BIAS = "layer.0.SelfAttention.relative_attention_bias"
 _LAYER = {"encoder": dict(_ENCODER), "decoder": dict(_DECODER)}
 
 #: Copies of `shared.weight` that some writers leave in a file.
@@ -41,14 +50,38 @@ EMBEDDING_COPIES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight"
 UNUSED = ("decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",)
 
 
-def hub_name(name: str, *, gated: bool) -> str:
-    """The name on the Hub of a parameter, such as `encoder.layers.0.attention.query.weight`."""
-    stem = name.removesuffix(".weight")
+#: Transformers' classification models keep all but their head under this name.
+BACKBONE = "transformer."
+
+
+def hub_name(name: str, *, gated: bool, backbone: str = "") -> str:
+    """The name on the Hub of a parameter, such as `encoder.layers.0.attention.query.weight`.
+
+    Args:
+        backbone: what stands before the names of all but a head.
+    """
+    stem, kind = name.rsplit(".", 1)
+    if stem in _HEADS:
+        return f"{_HEADS[stem]}.{kind}"
     if stem in _TOP:
-        return f"{_TOP[stem]}.weight"
-    match = re.fullmatch(r"(encoder|decoder)\.layers\.(\d+)\.(.+)", stem)
+        return f"{backbone}{_TOP[stem]}.{kind}"
+    match = re.fullmatch(r"(encoder|decoder)\.(layers|position_biases)\.(\d+)\.(.+)", stem)
     if match is None:
         raise KeyError(name)
-    stack, layer, part = match.groups()
-    on_hub = _LAYER[stack][part].format(up="wi_1" if gated else "wi")
-    return f"{stack}.block.{layer}.{on_hub}.weight"
+    stack, what, layer, part = match.groups()
+    on_hub = _LAYER[stack][part].format(up="wi_1" if gated else "wi") if what == "layers" else _BIAS
+    return f"{backbone}{stack}.block.{layer}.{on_hub}.{kind}"
+
+
+def tidy(weights: dict[str, Tensor], backbone: str) -> None:
+    """Bring a file's names to one form, in place: the wanted backbone, no copies, nothing unused."""
+    for name in list(weights):
+        stem = name.removeprefix(BACKBONE)
+        if stem.startswith(("shared.", "encoder.", "decoder.")):
+            weights[backbone + stem] = weights.pop(name)
+    for copy in EMBEDDING_COPIES:
+        tensor = weights.pop(backbone + copy, None)
+        if tensor is not None:
+            weights.setdefault(f"{backbone}shared.weight", tensor)
+    for unused in UNUSED:
+        weights.pop(backbone + unused, None)

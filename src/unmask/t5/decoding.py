@@ -45,20 +45,23 @@ class T5Decoder:
         self.cross_bias = None if bias is None else bias.to(source.dtype).repeat_interleave(copies, 0)
         shape = (2, self.rows, config.num_heads, limit, config.d_kv)
         self.cache = [source.new_empty(shape) for _ in model.decoder.layers]
-        # The bias of the last query over all keys: the query at step t sees its last t + 1 entries.
-        self.bias = model.decoder.position_bias(1, limit, first_query=limit - 1).to(source.dtype)
+        # Each layer's bias of the last query over all keys: the query at step t sees its last t + 1 entries.
+        self.biases = [
+            bias.to(source.dtype) for bias in model.decoder.biases(1, limit, first_query=limit - 1)
+        ]
 
     def step(self, ids: Tensor) -> Tensor:
         """The next logits of each row: (rows,) int64 → (rows, vocab_size) float32."""
         model, t = self.model, self.step_index
-        bias = self.bias[:, :, self.bias.shape[2] - t - 1 :]
-        x = model.embedding(ids)
-        for layer, cache, (key, value) in zip(model.decoder.layers, self.cache, self.cross, strict=True):
+        x = model.embed(ids)
+        for layer, bias, cache, (key, value) in zip(
+            model.decoder.layers, self.biases, self.cache, self.cross, strict=True
+        ):
             normed = layer.attention_norm(x)
             cache[0, :, :, t] = layer.attention.split(layer.attention.key(normed))
             cache[1, :, :, t] = layer.attention.split(layer.attention.value(normed))
             keys, values = cache[:, :, :, : t + 1]
-            x = x + self._attend(layer.attention, normed, keys, values, bias)
+            x = x + self._attend(layer.attention, normed, keys, values, bias[:, :, bias.shape[2] - t - 1 :])
             x = x + self._attend(layer.cross_attention, layer.cross_norm(x), key, value, self.cross_bias)
             x = x + layer.feed_forward(layer.feed_forward_norm(x))
         x = model.decoder.final_norm(x)

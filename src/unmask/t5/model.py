@@ -6,7 +6,9 @@ What is unusual about it:
 - Positions exist only as a bias on attention scores, one table a stack, shared by its layers;
   cross-attention has none.
 - v1.0 ties the output matrix to the embedding and scales by d_model^-0.5; v1.1 unties it and gates the
-  feed-forward.
+  feed-forward. mT5, ByT5, FLAN-T5 and UL2 are v1.1 in other sizes; umT5 has a position table in each layer.
+- In float16 the residual stream, the feed-forward's inside and its last matrix are float32: the published
+  weights overflow there otherwise.
 
 Both stacks run on packed token streams (`unmask.nn.ragged`): (total, width), no padding.
 """
@@ -16,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
@@ -90,11 +92,22 @@ class T5FeedForward(nn.Module):
         self.dropout_rate = config.dropout_rate
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.gate is None:
-            inner = self.activation(self.up(x))
-        else:
-            inner = self.activation(self.gate(x)) * self.up(x)
-        return self.down(F.dropout(inner, self.dropout_rate, self.training))
+        inner = self.activation(self.up(x)) if self.gate is None else self._gated(x)
+        inner = F.dropout(inner, self.dropout_rate, self.training)
+        return self.down(inner.to(self.down.weight.dtype))
+
+    def _gated(self, x: Tensor) -> Tensor:
+        assert self.gate is not None
+        # The product, not its factors, leaves float16's range; for other types `to` does nothing.
+        wide = torch.promote_types(x.dtype, self.down.weight.dtype)
+        return self.activation(self.gate(x)).to(wide) * self.up(x)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        """Every change of type or device comes through here: the last matrix does not become float16."""
+        super()._apply(fn, recurse)
+        if self.down.weight.dtype == torch.float16:
+            self.down.float()
+        return self
 
 
 class T5EncoderLayer(nn.Module):
@@ -134,29 +147,37 @@ class T5DecoderLayer(nn.Module):
 
 
 class T5Stack(nn.Module):
-    """What encoder and decoder share: layers under one position bias, then a final norm."""
+    """What encoder and decoder share: layers under position biases, then a final norm."""
 
     def __init__(self, config: T5Config, *, decoder: bool) -> None:
         super().__init__()
         layer = T5DecoderLayer if decoder else T5EncoderLayer
         depth = config.decoder_layers if decoder else config.num_layers
         self.layers = nn.ModuleList(layer(config) for _ in range(depth))
-        self.position_bias = RelativePositionBias(
-            config.num_heads,
-            bidirectional=not decoder,
-            buckets=config.relative_attention_num_buckets,
-            max_distance=config.relative_attention_max_distance,
+        self.position_biases = nn.ModuleList(
+            RelativePositionBias(
+                config.num_heads,
+                bidirectional=not decoder,
+                buckets=config.relative_attention_num_buckets,
+                max_distance=config.relative_attention_max_distance,
+            )
+            for _ in range(depth if config.kind.bias_per_layer else 1)
         )
         self.final_norm = RMSNorm(config.d_model, config.layer_norm_epsilon)
         self.dropout = nn.Dropout(config.dropout_rate)
 
     def forward(self, embedded: Tensor, layout: Layout, *source: Any) -> Tensor:
         """(total, d_model) → (total, d_model); a decoder also takes the source stream and its layout."""
-        bias = self.position_bias(layout.longest, layout.longest)
         x = self.dropout(embedded)
-        for layer in self.layers:
+        biases = self.biases(layout.longest, layout.longest)
+        for layer, bias in zip(self.layers, biases, strict=True):
             x = layer(x, layout, bias, *source)
         return self.dropout(self.final_norm(x))
+
+    def biases(self, queries: int, keys: int, first_query: int = 0) -> list[Tensor]:
+        """The (heads, queries, keys) of each layer: its own, or the first's for all of them."""
+        made = [bias(queries, keys, first_query) for bias in self.position_biases]
+        return made if len(made) == len(self.layers) else made * len(self.layers)
 
 
 @dataclass(frozen=True)
@@ -181,36 +202,68 @@ class Seq2SeqOutput:
     encoder_last_hidden_state: Tensor
 
 
-class _T5(PretrainedModel):
-    """What the models of this family share on disk and at birth."""
+class T5Backbone(PretrainedModel):
+    """Embedding, encoder and, where asked for, decoder: what every model of this family is built on."""
 
     config_class = T5Config
     config: T5Config
+    #: What stands on disk before the names of all but the head.
+    backbone: ClassVar[str] = ""
+
+    def __init__(self, config: T5Config, *, with_decoder: bool) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(config.vocab_size, config.d_model)
+        self.encoder = T5Stack(config, decoder=False)
+        if with_decoder:
+            self.decoder = T5Stack(config, decoder=True)
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Ids (n,) → the beginning of the residual stream, (n, d_model); float32 in a float16 model."""
+        embedded = self.embedding(ids)
+        return embedded.float() if embedded.dtype == torch.float16 else embedded
+
+    def encode(self, ids: Tensor, layout: Layout) -> Tensor:
+        """Packed ids (total,) → hidden states (total, d_model)."""
+        return self.encoder(self.embed(ids), layout)
+
+    def decode(self, ids: Tensor, layout: Layout, source: Tensor, source_layout: Layout) -> Tensor:
+        """Packed decoder inputs (total,) → hidden states (total, d_model)."""
+        return self.decoder(self.embed(ids), layout, source, source_layout)
+
+    def shift_right(self, targets: Tensor, layout: Layout) -> Tensor:
+        """Packed targets → packed decoder inputs: each sequence moved by one behind the start token."""
+        shifted = targets.roll(1)
+        shifted[layout.starts] = self.config.decoder_start_token_id
+        return shifted
 
     def hub_name(self, name: str) -> str:  # type: ignore[override]
-        return checkpoint.hub_name(name, gated=FEED_FORWARDS[self.config.feed_forward_proj][1])
+        gated = FEED_FORWARDS[self.config.feed_forward_proj][1]
+        return checkpoint.hub_name(name, gated=gated, backbone=self.backbone)
+
+    def hub_state(self) -> dict[str, Tensor]:
+        # One type in the file, also where a float16 model holds float32 matrices.
+        kind = self.embedding.weight.dtype
+        return {name: tensor.to(kind) for name, tensor in super().hub_state().items()}
+
+    @property
+    def hub_architecture(self) -> str:
+        return self.architecture.replace("T5", self.config.kind.prefix, 1)
 
     @classmethod
     def prepare(cls, config: T5Config, weights: dict[str, Tensor]) -> T5Config:
-        """Drop copies of the embedding; a separate output matrix in the file decides that it is untied.
+        """Tidy the names; a separate output matrix in the file decides that it is untied.
 
         Transformers 5 writes `tie_word_embeddings: true` also beside an output matrix of its own, so the
         tensors are what can be believed.
         """
-        for copy in checkpoint.EMBEDDING_COPIES:
-            tensor = weights.pop(copy, None)
-            if tensor is not None:
-                weights.setdefault("shared.weight", tensor)
-        for unused in checkpoint.UNUSED:
-            weights.pop(unused, None)
+        checkpoint.tidy(weights, cls.backbone)
         output, shared = weights.get("lm_head.weight"), weights.get("shared.weight")
         if output is None or shared is None:
             return config
-        if output.shape == shared.shape and torch.equal(output, shared):
+        tied = output.shape == shared.shape and torch.equal(output, shared)
+        if tied:
             del weights["lm_head.weight"]
-            tied = True
-        else:
-            tied = False
         return replace(config, tie_word_embeddings=tied)
 
     @torch.no_grad()
@@ -230,30 +283,24 @@ class _T5(PretrainedModel):
             "table": width,
         }
         for name, parameter in self.named_parameters():
-            owner = name.split(".")[-2]
-            if name == "output.weight":
-                parameter.normal_(0.0, width * factor)
+            place, (owner, kind) = name.split(".")[0], name.split(".")[-2:]
+            if kind == "bias":
+                parameter.zero_()
             elif owner.endswith("norm"):
                 parameter.fill_(factor)
             else:
-                parameter.normal_(0.0, stds[owner] * factor)
+                inside = place in ("embedding", "encoder", "decoder")
+                parameter.normal_(0.0, (stds[owner] if inside else width) * factor)
 
 
-class T5EncoderModel(_T5):
+class T5EncoderModel(T5Backbone):
     """The encoder alone."""
 
     architecture = "T5EncoderModel"
 
     def __init__(self, config: T5Config) -> None:
-        super().__init__()
-        self.config = config
-        self.embedding = nn.Embedding(config.vocab_size, config.d_model)
-        self.encoder = T5Stack(config, decoder=False)
+        super().__init__(config, with_decoder=False)
         self.initialise()
-
-    def encode(self, ids: Tensor, layout: Layout) -> Tensor:
-        """Packed ids (total,) → hidden states (total, d_model)."""
-        return self.encoder(self.embedding(ids), layout)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> EncoderOutput:
         """Encode a padded batch.
@@ -266,17 +313,13 @@ class T5EncoderModel(_T5):
         return EncoderOutput(packed.spread(self.encode(packed.ids, packed.layout)))
 
 
-class T5ForConditionalGeneration(_T5):
+class T5ForConditionalGeneration(T5Backbone):
     """T5 whole: text in, text out."""
 
     architecture = "T5ForConditionalGeneration"
 
     def __init__(self, config: T5Config) -> None:
-        super().__init__()
-        self.config = config
-        self.embedding = nn.Embedding(config.vocab_size, config.d_model)
-        self.encoder = T5Stack(config, decoder=False)
-        self.decoder = T5Stack(config, decoder=True)
+        super().__init__(config, with_decoder=True)
         self.output = (
             None if config.tie_word_embeddings else nn.Linear(config.d_model, config.vocab_size, bias=False)
         )
@@ -284,25 +327,15 @@ class T5ForConditionalGeneration(_T5):
         self.generation_defaults: dict[str, Any] = {}
         self.initialise()
 
-    def encode(self, ids: Tensor, layout: Layout) -> Tensor:
-        """Packed ids (total,) → hidden states (total, d_model)."""
-        return self.encoder(self.embedding(ids), layout)
-
     def decode(self, ids: Tensor, layout: Layout, source: Tensor, source_layout: Layout) -> Tensor:
-        """Packed decoder inputs → hidden states (total, d_model), scaled where v1.0 scales them."""
-        hidden = self.decoder(self.embedding(ids), layout, source, source_layout)
+        """Packed decoder inputs → what the output matrix takes, (total, d_model): scaled in v1.0."""
+        hidden = super().decode(ids, layout, source, source_layout)
         return hidden * self.config.d_model**-0.5 if self.config.scale_decoder_outputs else hidden
 
     @property
     def output_weight(self) -> Tensor:
         """(vocab_size, d_model)."""
         return self.embedding.weight if self.output is None else self.output.weight
-
-    def shift_right(self, targets: Tensor, layout: Layout) -> Tensor:
-        """Packed targets → packed decoder inputs: each sequence moved by one behind the start token."""
-        shifted = targets.roll(1)
-        shifted[layout.starts] = self.config.decoder_start_token_id
-        return shifted
 
     def loss_sum(
         self, inputs: Tensor, input_layout: Layout, targets: Tensor, target_layout: Layout
@@ -355,7 +388,6 @@ class T5ForConditionalGeneration(_T5):
             loss = F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED_LABEL)
         return Seq2SeqOutput(logits, loss, packed.spread(source))
 
-    @torch.inference_mode()
     def generate(
         self,
         input_ids: Tensor,
@@ -388,17 +420,20 @@ class T5ForConditionalGeneration(_T5):
         limit = new_token_limit(
             max_new_tokens, max_length, prompt_length=1, defaults=self.generation_defaults, fallback=511
         )
-        source = self.encode(packed.ids, packed.layout)
-        decoder = T5Decoder(self, source, packed.layout, limit, copies=num_return_sequences)
-        return decode(
-            decoder,
-            start_id=self.config.decoder_start_token_id,
-            end_id=self.config.eos_token_id,
-            pad_id=self.config.pad_token_id,
-            max_new_tokens=limit,
-            copies=num_return_sequences,
-            sampling=sampling,
-        )
+        with torch.inference_mode():
+            source = self.encode(packed.ids, packed.layout)
+            decoder = T5Decoder(self, source, packed.layout, limit, copies=num_return_sequences)
+            written = decode(
+                decoder,
+                start_id=self.config.decoder_start_token_id,
+                end_id=self.config.eos_token_id,
+                pad_id=self.config.pad_token_id,
+                max_new_tokens=limit,
+                copies=num_return_sequences,
+                sampling=sampling,
+            )
+        # A copy from outside of inference mode: what was written may become labels.
+        return written.clone()
 
     def after_loading(self, directory: Path) -> None:
         """Take over generation_config.json."""
