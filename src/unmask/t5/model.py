@@ -15,7 +15,6 @@ Both stacks run on packed token streams (`unmask.nn.ragged`): (total, width), no
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -27,6 +26,7 @@ from torch import Tensor, nn
 from unmask import hub
 from unmask.generation.autoregressive import Sampling, decode, new_token_limit
 from unmask.nn.attention import attention
+from unmask.nn.linear import ACTIVATIONS
 from unmask.nn.losses import linear_cross_entropy
 from unmask.nn.norm import RMSNorm
 from unmask.nn.pretrained import PretrainedModel
@@ -35,15 +35,9 @@ from unmask.nn.relative_position import RelativePositionBias
 from unmask.t5 import checkpoint
 from unmask.t5.config import FEED_FORWARDS, T5Config
 from unmask.t5.decoding import T5Decoder
+from unmask.t5.engine import engine_of
 
 IGNORED_LABEL = -100
-
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "relu": F.relu,
-    "gelu": F.gelu,
-    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
-    "silu": F.silu,
-}
 
 
 class T5Attention(nn.Module):
@@ -421,7 +415,7 @@ class T5ForConditionalGeneration(T5Backbone):
             max_new_tokens, max_length, prompt_length=1, defaults=self.generation_defaults, fallback=511
         )
         with torch.inference_mode():
-            source = self.encode(packed.ids, packed.layout)
+            source = engine_of(self).encode(packed.ids, packed.layout)
             decoder = T5Decoder(self, source, packed.layout, limit, copies=num_return_sequences)
             written = decode(
                 decoder,

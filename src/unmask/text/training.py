@@ -83,7 +83,9 @@ def _trainable(passage: str) -> str:
 
 def _unigram_advice(error: str, vocab_size: int) -> str:
     if match := re.search(r"set it to a value <= (\d+)", error):
-        return f"vocab_size={vocab_size} is too large for this text: the largest that works is {match.group(1)}"
+        return (
+            f"vocab_size={vocab_size} is too large for this text: the largest that works is {match.group(1)}"
+        )
     if match := re.search(r"smaller than required_chars\. \d+ vs (\d+)", error):
         # The count of required pieces does not include one for a space.
         return f"vocab_size={vocab_size} is too small for this text: give at least {int(match.group(1)) + 1}"
