@@ -15,7 +15,7 @@ Both stacks run on packed token streams (`unmask.nn.ragged`): (total, width), no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, overload
@@ -32,6 +32,7 @@ from unmask.generation.rules import Constraint
 from unmask.generation.scoring import target_rows, token_log_probabilities
 from unmask.generation.settings import GenerationSettings
 from unmask.nn.attention import attention
+from unmask.nn.linear import ACTIVATIONS
 from unmask.nn.losses import linear_cross_entropy
 from unmask.nn.norm import RMSNorm
 from unmask.nn.pretrained import PretrainedModel
@@ -40,18 +41,12 @@ from unmask.nn.relative_position import RelativePositionBias
 from unmask.t5 import checkpoint
 from unmask.t5.config import FEED_FORWARDS, T5Config
 from unmask.t5.decoding import T5Decoder
+from unmask.t5.engine import engine_of
 
 IGNORED_LABEL = -100
 
 #: How far the logits of `advance` may be from those of `step` in float32, relative to 1 + |logit|.
 ADVANCE_TOLERANCE = 1e-4
-
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "relu": F.relu,
-    "gelu": F.gelu,
-    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
-    "silu": F.silu,
-}
 
 
 class T5Attention(nn.Module):
@@ -512,7 +507,7 @@ class T5ForConditionalGeneration(T5Backbone):
         )
         if streaming:
             autoregressive.check_streamable(plan)
-        source = self.encode(packed.ids, packed.layout)
+        source = engine_of(self).encode(packed.ids, packed.layout)
         decoder = T5Decoder(self, source, packed.layout, plan.capacity)
         sources = [ids.tolist() for ids in packed.ids.split(packed.layout.lengths)]
         return decoder, plan, sources
