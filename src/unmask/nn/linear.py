@@ -106,6 +106,7 @@ class QuantizedLinear(nn.Module):
 
     int8: Tensor
     scale: Tensor
+    bias: Tensor | None
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
         super().__init__()
@@ -126,6 +127,15 @@ class QuantizedLinear(nn.Module):
         y = self._packed(x.detach().reshape(-1, x.shape[-1]).float())
         y = y if self.bias is None else y + self.bias
         return y.view(*x.shape[:-1], -1).to(x.dtype)
+
+
+def quantize_linears(module: nn.Module) -> None:
+    """Put a `QuantizedLinear` in the place of every `nn.Linear` inside."""
+    for name, child in list(module.named_children()):
+        if isinstance(child, nn.Linear):
+            setattr(module, name, QuantizedLinear(child.weight, child.bias))
+        else:
+            quantize_linears(child)
 
 
 class _Plain:
