@@ -18,7 +18,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -33,10 +33,7 @@ from unmask.t5.config import FEED_FORWARDS
 if TYPE_CHECKING:
     from unmask.t5.model import (
         T5Backbone,
-        T5DecoderLayer,
-        T5EncoderLayer,
         T5FeedForward,
-        T5ForConditionalGeneration,
         T5Stack,
     )
 
@@ -107,14 +104,14 @@ class T5Engine:
             self.decoder_tables = _tables(model.decoder)
             self.output = self._output(model)
 
-    def _output(self, model: T5ForConditionalGeneration) -> PackedLinear:
+    def _output(self, model: Any) -> PackedLinear:
         scale = model.config.d_model**-0.5 if model.config.scale_decoder_outputs else 1.0
         matrix = model.embedding if model.output is None else model.output
         return self._pack(matrix, norm=model.decoder.final_norm, scale=scale)
 
     def _pack(
         self,
-        *linears: nn.Module,
+        *linears: Any,
         norm: RMSNorm | None = None,
         activation: str | None = None,
         scale: float = 1.0,
@@ -137,7 +134,7 @@ class T5Engine:
         gate = self._pack(block.gate, norm=norm, activation=activation)
         return FeedForward(gate, self._pack(block.up, norm=norm), self._pack(block.down))
 
-    def _encoder_layer(self, layer: T5EncoderLayer, activation: str) -> EncoderLayer:
+    def _encoder_layer(self, layer: Any, activation: str) -> EncoderLayer:
         block = layer.attention
         return EncoderLayer(
             self._pack(block.query, block.key, block.value, norm=layer.attention_norm),
@@ -145,7 +142,7 @@ class T5Engine:
             self._feed_forward(layer.feed_forward, layer.feed_forward_norm, activation),
         )
 
-    def _decoder_layer(self, layer: T5DecoderLayer, activation: str) -> DecoderLayer:
+    def _decoder_layer(self, layer: Any, activation: str) -> DecoderLayer:
         block, cross = layer.attention, layer.cross_attention
         return DecoderLayer(
             self._pack(block.query, block.key, block.value, norm=layer.attention_norm),
@@ -223,7 +220,7 @@ def _by_length(layout: Layout) -> _Texts:
     return _Texts(order.to(layout.device), groups)
 
 
-def _precision(model: nn.Module) -> str:
+def _precision(model: Any) -> str:
     if any(isinstance(module, QuantizedLinear) for module in model.modules()):
         return "int8"
     return str(model.embedding.weight.dtype).removeprefix("torch.")
