@@ -16,6 +16,8 @@ app = App(
     name="unmask",
     version=__version__,
     help="Train, run and explain T5 and ELECTRA, the models that learn by repairing damaged text.",
+    # What was saved before we stopped is ours to say.
+    suppress_keyboard_interrupt=False,
 )
 # By import path, so that `unmask --help` does not wait for torch.
 for name, summary in {
@@ -49,11 +51,15 @@ def _run(tokens: list[str]) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print(str(interrupt) or "interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
         # The reader of our output has gone, as `unmask generate … | head` does.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:
+        # No room, no permission, a file where a directory should be: the system says it well in one line.
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     return 0

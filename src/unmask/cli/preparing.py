@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from unmask.corpus.reading import read_documents
 from unmask.data.shards import Shards, is_shards, write_shards
@@ -10,8 +11,12 @@ from unmask.electra.tokenizer import ElectraTokenizer
 from unmask.errors import UserError
 from unmask.hub import atomic_directory
 from unmask.t5.tokenizer import T5Tokenizer
+from unmask.training.checkpoints import remove_leftovers
 from unmask.training.recipe import PretrainRecipe
+from unmask.training.runs import claim_run
 
+#: What the tokenizer and the shards of a run were made from.
+PREPARED = "prepared.json"
 TOKENIZER = "tokenizer"
 DATA = "data"
 
@@ -24,7 +29,8 @@ def prepare_data(
     """The shards and the tokenizer of a run: given, found in the run's directory, or made there.
 
     Raises:
-        UserError: unreadable or empty data, or shards that the tokenizer did not make.
+        UserError: unreadable or empty data, shards that the tokenizer did not make, or a directory in which
+            they were made from other data or with other settings.
     """
     kind = T5Tokenizer if recipe.family == "t5" else ElectraTokenizer
     if len(data) == 1 and is_shards(data[0]):
@@ -35,16 +41,32 @@ def prepare_data(
             )
         vocabulary: Vocabulary = kind.from_pretrained(tokenizer or beside)
         return Shards.open(data[0], vocabulary), vocabulary
+    remove_leftovers(out)
+    documents = read_documents(data)  # refuses paths that do not exist, before anything is written
+    if not (out / TOKENIZER).is_dir() and not is_shards(out / DATA):
+        # An attempt that made nothing, a vocabulary too large for its text perhaps, binds nobody.
+        (out / PREPARED).unlink(missing_ok=True)
+    claim_run(out, _ingredients(recipe, data, tokenizer), PREPARED)
     vocabulary = _vocabulary(recipe, data, out, tokenizer)
     if not is_shards(out / DATA):
         write_shards(
-            (document.text for document in read_documents(data)),
+            (document.text for document in documents),
             vocabulary,
             out / DATA,
             by_line=recipe.family == "electra",
             validation_share=recipe.validation_share,
         )
     return Shards.open(out / DATA, vocabulary), vocabulary
+
+
+def _ingredients(recipe: PretrainRecipe, data: list[str], tokenizer: str | None) -> dict[str, Any]:
+    """What decides the tokenizer and the shards."""
+    names = ("family", "vocab_size", "lowercase", "validation_share")
+    return {
+        "recipe": {name: getattr(recipe, name) for name in names},
+        "data": [str(Path(path).expanduser().absolute()) for path in data],
+        "tokenizer": tokenizer,
+    }
 
 
 def _vocabulary(recipe: PretrainRecipe, data: list[str], out: Path, tokenizer: str | None) -> Vocabulary:

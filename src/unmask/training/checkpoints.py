@@ -57,11 +57,13 @@ def load_newest(directory: Path, model: nn.Module, optimiser: torch.optim.Optimi
 
 
 def remove_leftovers(directory: Path) -> None:
-    """Delete what a killed write left behind."""
-    if directory.is_dir():
-        for path in directory.iterdir():
-            if path.name.startswith("."):
+    """Delete what killed writes left behind (`hub.atomic_directory` and its like), and nothing else."""
+    for pattern in (".*.part", ".*.old"):
+        for path in directory.glob(pattern):
+            if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def _steps(directory: Path) -> list[Path]:

@@ -47,8 +47,8 @@ class Loss:
     tokens: int
 
 
-class Interrupted(Exception):
-    """Ctrl-C or SIGTERM came, and the state has been saved."""
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM came; the message says whether the state is saved and how to go on."""
 
 
 def train(
@@ -71,7 +71,7 @@ def train(
         evaluate: held-out metrics, run with the model in evaluation mode and the training's precision.
 
     Raises:
-        Interrupted: after Ctrl-C or SIGTERM, once the state is saved.
+        Interrupted: after Ctrl-C or SIGTERM, once the state is saved (where checkpoints are wanted).
         UserError: the loss stopped being finite.
     """
     optimiser = make_optimiser(
@@ -82,7 +82,8 @@ def train(
     )
     factor = schedule(settings.schedule, steps=settings.steps, warmup_steps=settings.warmup_steps)
     checkpoints = directory / "checkpoints"
-    remove_leftovers(checkpoints)
+    for place in (directory, checkpoints):
+        remove_leftovers(place)
     first = load_newest(checkpoints, model, optimiser)
     log = MetricsLog(directory / "metrics.jsonl", keep_below=first)
 
@@ -117,12 +118,16 @@ def train(
                 progress.show(values)
             if last or (settings.evaluate_every and done % settings.evaluate_every == 0):
                 evaluated(done)
-            if settings.checkpoint_every and (last or done % settings.checkpoint_every == 0):
+            stopping = stop_requested.is_set() and not last
+            if settings.checkpoint_every and (last or stopping or done % settings.checkpoint_every == 0):
                 save(done)
-            if stop_requested.is_set() and not last:
-                if settings.checkpoint_every:
-                    save(done)
-                raise Interrupted(f"{label}: stopped after step {done} of {settings.steps}")
+            if stopping:
+                outcome = (
+                    "saved: the same command continues from here"
+                    if settings.checkpoint_every
+                    else "not saved, as checkpoint_every is 0: the same command starts again"
+                )
+                raise Interrupted(f"{label}: stopped after step {done} of {settings.steps}, {outcome}")
     model.eval()
     return log
 

@@ -16,13 +16,18 @@ RUN = "run.json"
 MODEL = "model"
 
 
-def claim_run(directory: Path, settings: dict[str, Any]) -> None:
+def claim_run(directory: Path, settings: dict[str, Any], file: str = RUN) -> None:
     """Mark a directory as the run of these settings.
 
+    Args:
+        file: where the claim is kept; a run that is prepared in stages makes one for each.
+
     Raises:
-        UserError: it is the run of others; says which differ.
+        UserError: it is the run of others, says which differ; or no directory can be there.
     """
-    path = directory / RUN
+    if directory.exists() and not directory.is_dir():
+        raise UserError(f"{directory} is a file: give a directory with --out")
+    path = directory / file
     settings = settings | {"fingerprint": _fingerprint(settings)}
     if not path.is_file():
         hub.write_json(path, settings)
