@@ -11,8 +11,8 @@ from unmask.tasks.settings import FinetuneSettings
 if TYPE_CHECKING:
     from unmask.cli.quickstart_report import Pretrained
 
-#: What the two tasks are fine-tuned with: T5 at its usual 0.001 (T5 paper, 3.1.2), 157 and 563 steps.
-RESTAURANTS = FinetuneSettings(epochs=5, learning_rate=1e-3, precision="bfloat16")
+#: What the two tasks are fine-tuned with: 292 and 563 steps.
+RESTAURANTS = FinetuneSettings(epochs=2, optimiser="scaled-adamw", learning_rate=2e-2, precision="bfloat16")
 SENSES = FinetuneSettings(epochs=3, learning_rate=2e-3, precision="bfloat16")
 
 SENTENCE = "a small ___ that is used to cut bread or other food"
