@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import time
@@ -28,7 +27,7 @@ def finished_weights(run: Path) -> dict[str, bytes]:
 
 def names(directory: Path) -> list[str]:
     try:
-        return os.listdir(directory)
+        return [path.name for path in directory.iterdir()]
     except FileNotFoundError:
         return []
 
@@ -113,8 +112,7 @@ def test_killed_at_any_moment(
     assert len(weights) == (1 if family == "t5" else 2)
     assert weights == finished_weights(tmp_path / "whole")
     assert measurements(run) == measurements(tmp_path / "whole")
-    left = [file for file in run.rglob(".*")]
-    assert not left, "what killed writes left behind is cleared away"
+    assert not list(run.rglob(".*")), "what killed writes left behind is cleared away"
 
 
 @pytest.mark.parametrize(("family", "number"), [("t5", signal.SIGTERM), ("electra", signal.SIGINT)])
