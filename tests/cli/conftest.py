@@ -55,7 +55,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def recipes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Family → recipe file."""
     folder = tmp_path_factory.mktemp("recipes")
-    for family, size in (("t5", 400), ("electra", 180)):
+    for family, size in (("t5", 400), ("electra", 130)):
         text = RECIPE.format(family=family, vocab_size=size, steps=STEPS)
         (folder / f"{family}.toml").write_text(text)
     return {family: folder / f"{family}.toml" for family in FAMILIES}
