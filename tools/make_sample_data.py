@@ -17,7 +17,6 @@ import random
 import sys
 from pathlib import Path
 
-RESTAURANT_ROWS = 1000
 SENSE_ROWS = 6000
 CORPUS_DEFINITIONS = 20_000
 
@@ -60,7 +59,7 @@ def main(tasks: Path, out: Path) -> None:
     write_table(out / "senses/train.csv.gz", senses[:SENSE_ROWS], columns)
     write_table(out / "senses/test.csv.gz", shuffled(senses_test), columns)
     columns = ["meaning", "text"]
-    write_table(out / "restaurants/train.csv.gz", restaurants[:RESTAURANT_ROWS], columns)
+    write_table(out / "restaurants/train.csv.gz", restaurants, columns)
     write_table(out / "restaurants/test.csv.gz", shuffled(restaurants_test), columns)
     definitions = sorted({row["definition"] for row in senses})
     texts = random.Random(1).sample(definitions, CORPUS_DEFINITIONS)

@@ -42,7 +42,7 @@ log_every = 1
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """80 documents of three lines, of 40 words."""
     draw = random.Random(0)
-    words = [first + second for second in ("bak", "del", "fim", "gon") for first in "abcdefghij"]
+    words = [first + second for first in "abcdefghij" for second in ("bak", "del", "fim", "gon")]
     path = tmp_path_factory.mktemp("corpus") / "corpus.jsonl"
     with path.open("w", encoding="utf-8") as file:
         for _ in range(80):

@@ -112,7 +112,8 @@ def test_killed_at_any_moment(
     assert len(weights) == (1 if family == "t5" else 2)
     assert weights == finished_weights(tmp_path / "whole")
     assert measurements(run) == measurements(tmp_path / "whole")
-    assert not list(run.rglob(".*")), "what killed writes left behind is cleared away"
+    left = list(run.rglob(".*"))
+    assert not left, "what killed writes left behind is cleared away"
 
 
 @pytest.mark.parametrize(("family", "number"), [("t5", signal.SIGTERM), ("electra", signal.SIGINT)])

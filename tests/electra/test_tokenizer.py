@@ -16,8 +16,6 @@ import pytest
 from unmask.electra.tokenizer import ElectraTokenizer
 from unmask.errors import UserError
 
-ROOT = Path(__file__).resolve().parents[2]
-
 HOSTILE = [
     "",
     "   ",
@@ -43,11 +41,6 @@ def uncased(shared_data: Path, tmp_path_factory: Any) -> Path:
 @pytest.fixture(scope="module")
 def tokenizer(uncased: Path) -> ElectraTokenizer:
     return ElectraTokenizer.from_pretrained(uncased)
-
-
-@pytest.fixture(scope="module")
-def documents() -> list[str]:
-    return [path.read_text() for path in [ROOT / "LICENSE", *sorted((ROOT / "src").rglob("*.py"))]]
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +183,7 @@ def test_trained_layout(trained: ElectraTokenizer) -> None:
     assert trained.vocab_size == 600
     assert trained.convert_ids_to_tokens(list(range(5))) == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     assert trained.encode("the")[0] == 2
-    assert len(trained.encode("License")) == 3, "a frequent word is one piece"
+    assert len(trained.encode("restaurant")) == 3, "a frequent word is one piece"
     # Every letter can begin and continue a word.
     assert trained.unk_token_id not in trained.encode("xqzjv qxjzv")
 

@@ -38,9 +38,23 @@ def test_ids_and_scores_are_those_of_transformers(pair: Any, options: dict[str, 
         )
         output = ours.generate(ids, mask, return_scores=True, **common)
         assert trimmed(output.sequences) == trimmed(expected.sequences)
-        torch.testing.assert_close(output.sequence_scores, expected.sequences_scores, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(output.sequence_scores, expected.sequences_scores, atol=1e-3, rtol=5e-4)
         ended += sum(END in row for row in trimmed(output.sequences))
     assert ended, "no hypothesis ever ended: the test would not see how they are ranked"
+
+
+def test_scores_of_well_conditioned_models_are_transformers_to_1e4(pair: Any) -> None:
+    """Attention that is not scaled makes the other tests' models, with weights twice as large, less exact."""
+    for seed in range(4):
+        ours, theirs = pair(seed, spread=1.0)
+        ids, mask = padded_batch(seed)
+        common = {"max_new_tokens": 14, "num_beams": 4, "num_return_sequences": 4}
+        expected = theirs.generate(
+            ids, attention_mask=mask, return_dict_in_generate=True, output_scores=True, **common
+        )
+        output = ours.generate(ids, mask, return_scores=True, **common)
+        assert trimmed(output.sequences) == trimmed(expected.sequences)
+        torch.testing.assert_close(output.sequence_scores, expected.sequences_scores, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("beams", [2, 7])
@@ -69,7 +83,7 @@ def test_prefix_agrees_with_transformers(pair: Any) -> None:
         ids, mask, decoder_prefix_ids=prefix, num_beams=4, max_new_tokens=8, return_scores=True
     )
     assert trimmed(output.sequences, 4) == trimmed(expected.sequences, 4)
-    torch.testing.assert_close(output.sequence_scores, expected.sequences_scores, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(output.sequence_scores, expected.sequences_scores, atol=1e-3, rtol=5e-4)
 
 
 def test_token_scores_are_those_of_score_and_make_the_sequence_score(pair: Any) -> None:

@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 from reference import END, VOCABULARY, padded_batch
 from torch import Tensor
 
+from unmask.generation import speculation
 from unmask.generation.plan import Plan
 from unmask.generation.search import decode
 from unmask.generation.settings import GenerationSettings
 from unmask.generation.speculation import Copier, speculate
 from unmask.t5.config import T5Config
+from unmask.t5.decoding import T5Decoder
 from unmask.t5.model import T5ForConditionalGeneration
 
 
@@ -33,6 +35,7 @@ class Script:
         self.noisy = [0] * len(self.sources)
         self.rule, self.noise, self.ties = rule, noise, ties
         self.passes = 0
+        self.widths: list[int] = []
 
     @property
     def rows(self) -> int:
@@ -58,6 +61,7 @@ class Script:
 
     def advance(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor:
         self.passes += 1
+        self.widths.append(ids.shape[1])
         counts = [ids.shape[1]] * self.rows if lengths is None else lengths.tolist()
         logits = torch.zeros(*ids.shape, 20)
         for row, count in enumerate(counts):
@@ -126,6 +130,15 @@ def test_copying_takes_fewer_passes() -> None:
     assert decoder.passes <= 6
 
 
+def test_large_batches_guess_less() -> None:
+    source = [*range(2, 20), 5, 9, 3, END]
+    prompt, copying = torch.zeros(9, 1, dtype=torch.int64), GenerationSettings(speculate=True)
+    plan = Plan(prompt=prompt, end_id=END, pad_id=0, limit=40, settings=copying)
+    decoder = Script([source] * 9, lambda ids, fed: (ids + [0] * 40)[len(fed) - 1], noise=0.0, ties=0.0)
+    assert speculate(decoder, plan, [source] * 9, 0.0).sequences[8].tolist() == [0, *source]
+    assert max(decoder.widths) == speculation.VERIFIED // 9
+
+
 def test_guesses_follow_the_longest_context() -> None:
     copier = Copier([5, 6, 7, 8, 9, 6, 7, 3, 4, END], END)
     copier.write([9, 6, 7])
@@ -136,6 +149,12 @@ def test_guesses_follow_the_longest_context() -> None:
     assert copier.guess(5) == [9, 8], "what was written is not looked at"
     copier.write([2])
     assert copier.guess(5) == []
+
+
+@pytest.fixture
+def far(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guesses are long in large batches too."""
+    monkeypatch.setattr(speculation, "VERIFIED", 10_000)
 
 
 @pytest.fixture(scope="module")
@@ -164,6 +183,7 @@ def batch_of_texts(seed: int, rows: int, length: int) -> tuple[Tensor, Tensor]:
     return inputs, torch.ones_like(inputs)
 
 
+@pytest.mark.usefixtures("far")
 def test_thousands_of_sources_come_out_as_greedy_writes_them(copyist: T5ForConditionalGeneration) -> None:
     for seed in range(60):
         ids, mask = padded_batch(5000 + seed, rows=40)
@@ -171,18 +191,27 @@ def test_thousands_of_sources_come_out_as_greedy_writes_them(copyist: T5ForCondi
         assert torch.equal(copyist.generate(ids, mask, max_new_tokens=14, speculate=True), greedy)
 
 
-def test_a_model_that_copies_takes_fewer_passes(copyist: T5ForConditionalGeneration) -> None:
+def test_a_model_that_copies_takes_fewer_passes(
+    copyist: T5ForConditionalGeneration, monkeypatch: pytest.MonkeyPatch
+) -> None:
     passes = {True: 0, False: 0}
-    hook = copyist.decoder.final_norm.register_forward_hook(
-        lambda *_: passes.update({mode: passes[mode] + 1})
-    )
+
+    def counted(feed: Any) -> Any:
+        def call(*arguments: Any) -> Tensor:
+            passes[mode] += 1
+            return feed(*arguments)
+
+        return call
+
+    for name in ("step", "advance"):
+        monkeypatch.setattr(T5Decoder, name, counted(getattr(T5Decoder, name)))
     for seed in range(40):
         for mode in passes:
             copyist.generate(*batch_of_texts(seed, 1, 10), max_new_tokens=14, speculate=mode)
-    hook.remove()
     assert passes[True] < 0.75 * passes[False], "guesses are hardly ever right: other tests show nothing"
 
 
+@pytest.mark.usefixtures("far")
 @pytest.mark.parametrize("draft_tokens", [1, 3, 12])
 def test_random_models_write_what_greedy_writes(pair: Any, draft_tokens: int) -> None:
     """Random models repeat themselves: guesses from what was written are often right."""

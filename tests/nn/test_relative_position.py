@@ -48,7 +48,8 @@ def test_gradient_reaches_the_table(bidirectional: bool) -> None:
     weights = torch.randn(3, 40, 40)
     (expected,) = torch.autograd.grad((theirs.compute_bias(40, 40)[0] * weights).sum(), ours.table.weight)
     (found,) = torch.autograd.grad((ours(40, 40) * weights).sum(), ours.table.weight)
-    torch.testing.assert_close(found, expected)
+    # Hundreds of terms are summed in different orders.
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_bucket_borders() -> None:

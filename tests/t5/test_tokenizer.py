@@ -19,8 +19,6 @@ from sentencepiece import SentencePieceProcessor, sentencepiece_model_pb2
 from unmask.errors import UserError
 from unmask.t5.tokenizer import T5Tokenizer
 
-ROOT = Path(__file__).resolve().parents[2]
-
 HOSTILE = [
     "",
     " ",
@@ -86,11 +84,6 @@ def reference(vocabulary: Path) -> SentencePieceProcessor:
     for number in reversed(range(100)):
         model.pieces.add(piece=f"▁<extra_id_{number}>", score=0.0, type=4)
     return SentencePieceProcessor(model_proto=model.SerializeToString())
-
-
-@pytest.fixture(scope="module")
-def documents() -> list[str]:
-    return [path.read_text() for path in [ROOT / "LICENSE", *sorted((ROOT / "src").rglob("*.py"))]]
 
 
 @pytest.fixture(scope="module")

@@ -19,11 +19,6 @@ from unmask.text.training import sample, train_unigram, train_wordpiece
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture(scope="module")
-def documents() -> list[str]:
-    return [path.read_text() for path in [ROOT / "LICENSE", *sorted((ROOT / "src").rglob("*.py"))]]
-
-
 def test_unigram_is_the_same_in_any_order(documents: list[str]) -> None:
     shuffled = random.Random(1).sample(documents, len(documents))
     assert train_unigram(documents, 500) == train_unigram(iter(shuffled), 500)

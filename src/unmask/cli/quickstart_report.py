@@ -66,13 +66,11 @@ class Pretrained:
             "training_tokens": self.tokens,
             "held_out_unigram_entropy": self.unigram_entropy,
             "held_out": {
-                name: {
-                    "start": points[0][1],
-                    "end": points[-1][1],
-                    "end_over_start": points[-1][1] / points[0][1],
-                    "curve": points,
-                }
+                name: {"start": points[0][1], "end": points[-1][1], "curve": points}
                 for name, points in self.curves.items()
+            },
+            "held_out_end_over_start": {
+                name: points[-1][1] / points[0][1] for name, points in self.losses.items()
             },
         }
 

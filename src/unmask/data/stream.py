@@ -26,7 +26,7 @@ from unmask.objectives.randomness import generator
 _absl = logging.getLogger("absl")
 _level = _absl.level
 _absl.setLevel(logging.ERROR)
-from grain import MapDataset  # type: ignore[attr-defined]  # noqa: E402
+from grain import MapDataset  # noqa: E402
 
 _absl.setLevel(_level)
 

@@ -21,8 +21,10 @@ from unmask.generation.plan import Plan, feed_prompt
 _CONTEXT = 8
 #: The most places looked at for one guess.
 _PLACES = 128
-#: The most tokens verified in one pass over all rows: beyond, a pass takes as much longer as it saves passes.
-_VERIFIED = 128
+#: The most tokens verified in one pass over all rows. A pass reads the weights once, which a few tokens share
+#: for nothing; each more costs as much as a row. t5-small in float32 on one core: 13–15 ms for 1 to 4 tokens,
+#: 20 for 11, 35 for 32, 63 for 64. So small batches guess far, large ones hardly.
+VERIFIED = 32
 #: Stands between source and what is written; no token has it.
 _BORDER = -1
 
@@ -125,7 +127,7 @@ class _Speculation:
 
     def round(self) -> None:
         """Guess, verify, keep what is right and the token behind it."""
-        most = max(1, _VERIFIED // len(self.rows) - 1)
+        most = max(1, VERIFIED // len(self.rows) - 1)
         guesses = [row.guess(most) for row in self.rows]
         width = 1 + max(map(len, guesses))
         fed = [row.written[-1:] + guess for row, guess in zip(self.rows, guesses, strict=True)]

@@ -14,11 +14,14 @@ from torch import Tensor, nn
 
 from unmask import hub
 from unmask.errors import UserError
+from unmask.nn.linear import QuantizedLinear, quantize_linears
 from unmask.settings import nearest
 
 logger = logging.getLogger("unmask")
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+#: Not a type of the parameters: int8 is made from float32 weights, for inference (`PretrainedModel.quantize`).
+INT8 = "int8"
 
 
 class Config(Protocol):
@@ -77,18 +80,19 @@ class PretrainedModel(nn.Module):
         """Load a model directory, a cached Hub name or a Hub name to download; ready for inference.
 
         Args:
-            dtype: "float32", "bfloat16" or "float16", or the torch dtype of that name.
+            dtype: "float32", "bfloat16", "float16" or "int8" (see `quantize`), or a torch dtype.
             settings: fields of the config to set instead of the file's, such as a new head's labels.
 
         Raises:
             UserError: nothing found, a damaged file, a missing tensor, a tensor of the wrong shape.
         """
         directory = hub.find_model(name_or_path, revision=revision)
-        kind = parse_dtype(dtype)
+        kind = torch.float32 if dtype in (INT8, torch.int8) else parse_dtype(dtype)
         config = cls.config_class.from_hub(hub.read_json(directory / hub.CONFIG), str(directory / hub.CONFIG))
         model = cls.from_weights(config, hub.read_weights(directory), str(directory), **settings)
         model.after_loading(directory)
-        return model.to(device=device, dtype=kind).eval()
+        model = model.to(device=device, dtype=kind).eval()
+        return model.quantize() if dtype in (INT8, torch.int8) else model
 
     @classmethod
     def from_weights(cls, config: Any, weights: dict[str, Tensor], where: str, **settings: Any) -> Self:
@@ -107,6 +111,16 @@ class PretrainedModel(nn.Module):
             model = cls(config)
         model._take(weights, where, new_head=bool(settings))
         return model
+
+    @torch.no_grad()
+    def quantize(self) -> Self:
+        """Turn this float model into an int8 one, for inference alone, in place.
+
+        Linear layers keep an int8 weight with a scale for each output channel; their inputs are quantised row
+        by row as they come; embeddings, norms and everything between stay float32.
+        """
+        quantize_linears(self)
+        return self.requires_grad_(False).eval()
 
     def after_loading(self, directory: Path) -> None:
         """A hook for what else a directory holds, such as generation_config.json."""
@@ -138,7 +152,9 @@ class PretrainedModel(nn.Module):
             raise UserError(f"{where}: the checkpoint lacks the tensor {absent[0]!r}{more}")
         if fresh:
             self._draw(fresh, state)
-            logger.warning("%s has no %s: drawn afresh, train before use", where, ", ".join(fresh))
+            # Whoever asks for a new head knows that it has to be trained.
+            level = logging.INFO if new_head else logging.WARNING
+            logger.log(level, "%s has no %s: drawn afresh, train before use", where, ", ".join(fresh))
         self.load_state_dict(state, assign=True)
         for parameter in self.parameters():
             parameter.requires_grad_(True)
@@ -155,7 +171,13 @@ class PretrainedModel(nn.Module):
         state.update({name: values[name] for name in names})
 
     def save_pretrained(self, directory: str | os.PathLike[str]) -> None:
-        """Write config.json and model.safetensors, each beside and then renamed."""
+        """Write config.json and model.safetensors, each beside and then renamed.
+
+        Raises:
+            UserError: an int8 model, whose float weights are gone.
+        """
+        if any(isinstance(module, QuantizedLinear) for module in self.modules()):
+            raise UserError("an int8 model is not saved: save the float one, int8 is made when it is loaded")
         path = Path(directory)
         config = self.config.to_hub() | {"architectures": [self.hub_architecture]}
         parameters = next(self.parameters())
@@ -194,5 +216,5 @@ def parse_dtype(dtype: str | torch.dtype) -> torch.dtype:
     if isinstance(dtype, torch.dtype):
         return dtype
     if dtype not in DTYPES:
-        raise UserError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")
+        raise UserError(f"dtype {dtype!r} is not one of {', '.join((*DTYPES, INT8))}")
     return DTYPES[dtype]

@@ -15,7 +15,7 @@ Both stacks run on packed token streams (`unmask.nn.ragged`): (total, width), no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, overload
@@ -32,6 +32,7 @@ from unmask.generation.rules import Constraint
 from unmask.generation.scoring import target_rows, token_log_probabilities
 from unmask.generation.settings import GenerationSettings
 from unmask.nn.attention import attention
+from unmask.nn.linear import ACTIVATIONS
 from unmask.nn.losses import linear_cross_entropy
 from unmask.nn.norm import RMSNorm
 from unmask.nn.pretrained import PretrainedModel
@@ -40,18 +41,12 @@ from unmask.nn.relative_position import RelativePositionBias
 from unmask.t5 import checkpoint
 from unmask.t5.config import FEED_FORWARDS, T5Config
 from unmask.t5.decoding import T5Decoder
+from unmask.t5.engine import engine_of
 
 IGNORED_LABEL = -100
 
 #: How far the logits of `advance` may be from those of `step` in float32, relative to 1 + |logit|.
 ADVANCE_TOLERANCE = 1e-4
-
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "relu": F.relu,
-    "gelu": F.gelu,
-    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
-    "silu": F.silu,
-}
 
 
 class T5Attention(nn.Module):
@@ -258,6 +253,17 @@ class T5Backbone(PretrainedModel):
     def hub_architecture(self) -> str:
         return self.architecture.replace("T5", self.config.kind.prefix, 1)
 
+    @torch.no_grad()
+    def quantize(self) -> Self:
+        """int8 in place; norm weights go into the matrices behind them, where they are quantised with them."""
+        for layer in self.modules():
+            if isinstance(layer, T5EncoderLayer | T5DecoderLayer):
+                _fold(layer.attention_norm, layer.attention.query, layer.attention.key, layer.attention.value)
+                _fold(layer.feed_forward_norm, layer.feed_forward.gate, layer.feed_forward.up)
+            if isinstance(layer, T5DecoderLayer):
+                _fold(layer.cross_norm, layer.cross_attention.query)
+        return super().quantize()
+
     @classmethod
     def prepare(cls, config: T5Config, weights: dict[str, Tensor]) -> T5Config:
         """Tidy the names; a separate output matrix in the file decides that it is untied.
@@ -301,6 +307,14 @@ class T5Backbone(PretrainedModel):
                 parameter.normal_(0.0, (stds[owner] if inside else width) * factor)
 
 
+def _fold(norm: RMSNorm, *linears: nn.Linear | None) -> None:
+    """Multiply a norm's weight into the matrices that read its output."""
+    for linear in linears:
+        if linear is not None:
+            linear.weight = nn.Parameter(linear.weight * norm.weight)
+    norm.weight = nn.Parameter(torch.ones_like(norm.weight))
+
+
 class T5EncoderModel(T5Backbone):
     """The encoder alone."""
 
@@ -339,6 +353,15 @@ class T5ForConditionalGeneration(T5Backbone):
         """Packed decoder inputs → what the output matrix takes, (total, d_model): scaled in v1.0."""
         hidden = super().decode(ids, layout, source, source_layout)
         return hidden * self.config.d_model**-0.5 if self.config.scale_decoder_outputs else hidden
+
+    @torch.no_grad()
+    def quantize(self) -> Self:
+        # A tied output matrix becomes one of its own; the embedding is looked up, not multiplied.
+        output = self.embedding if self.output is None else self.output
+        self.output = nn.Linear(1, 1, bias=False)
+        self.output.weight = nn.Parameter(output.weight * self.decoder.final_norm.weight)
+        self.decoder.final_norm.weight = nn.Parameter(torch.ones_like(self.decoder.final_norm.weight))
+        return super().quantize()
 
     @property
     def output_weight(self) -> Tensor:
@@ -512,7 +535,7 @@ class T5ForConditionalGeneration(T5Backbone):
         )
         if streaming:
             autoregressive.check_streamable(plan)
-        source = self.encode(packed.ids, packed.layout)
+        source = engine_of(self).encode(packed.ids, packed.layout)
         decoder = T5Decoder(self, source, packed.layout, plan.capacity)
         sources = [ids.tolist() for ids in packed.ids.split(packed.layout.lengths)]
         return decoder, plan, sources

@@ -13,8 +13,13 @@ from unmask.t5.model import T5ForConditionalGeneration
 from unmask.t5.writing import write_texts as write_with_t5
 from unmask.tasks.models import family_of
 
+#: The most tokens that T5 writes where the caller gives no limit.
+T5_NEW_TOKENS = 64
 
-def write_texts(model: str, texts: Sequence[str], max_new_tokens: int, *, device: torch.device) -> list[str]:
+
+def write_texts(
+    model: str, texts: Sequence[str], max_new_tokens: int | None, *, device: torch.device
+) -> list[str]:
     """T5's answers to the texts, or ELECTRA's continuations of them, in their order.
 
     Raises:
@@ -23,7 +28,9 @@ def write_texts(model: str, texts: Sequence[str], max_new_tokens: int, *, device
     directory = hub.find_model(model)
     if family_of(directory) == "t5":
         t5 = T5ForConditionalGeneration.from_pretrained(directory, device=device)
-        return write_with_t5(t5, load_tokenizer(directory), texts, max_new_tokens=max_new_tokens)
+        return write_with_t5(
+            t5, load_tokenizer(directory), texts, max_new_tokens=max_new_tokens or T5_NEW_TOKENS
+        )
     writer = ElectraForConditionalGeneration.from_pretrained(directory, device=device)
     results = []
     for text in texts:

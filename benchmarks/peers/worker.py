@@ -1,0 +1,52 @@
+"""One engine in a process: reads tasks, writes seconds and ids, a line of JSON each."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+
+def bandwidth() -> float:
+    """Bytes a second that reading memory brings, with the threads that PyTorch has here."""
+    import torch
+
+    block = torch.ones(64_000_000)
+    best = float("inf")
+    for _ in range(5):
+        start = time.perf_counter()
+        block.sum()
+        best = min(best, time.perf_counter() - start)
+    return block.numel() * 4 / best
+
+
+def main() -> None:
+    kind, precision, model, threads = sys.argv[1:]
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print does not get between the answers
+    try:
+        generate = importlib.import_module(kind).load(Path(model), precision, int(threads))
+        ready = {"bandwidth": bandwidth() if kind == "ours" else 0.0}
+    except Exception as error:
+        ready = {"error": f"{type(error).__name__}: {error}"}
+    print(json.dumps(ready), file=answers, flush=True)
+    for line in sys.stdin:
+        task = json.loads(line)
+        vocabulary = json.loads((Path(model) / "config.json").read_text())["vocab_size"]
+        ids = np.random.default_rng(task["batch"]).integers(3, vocabulary, (task["batch"], task["source"]))
+        try:
+            start = time.perf_counter()
+            written = generate(ids, task["new"], task["beams"])
+            answer = {"seconds": time.perf_counter() - start, "ids": np.asarray(written).tolist()}
+        except Exception as error:
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()

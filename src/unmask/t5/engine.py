@@ -1,0 +1,260 @@
+"""T5's weights arranged for inference, and the encoder that runs on them.
+
+What the arrangement does to a stack (all of it exact but for rounding):
+- Norm weights, and the square root of the width in them, are multiplied into the matrices behind them: what is
+  left of the norm is a division by the row's length.
+- Query, key and value are one product, and so are cross-attention's key and value.
+- Every matrix is packed once (`unmask.nn.linear`).
+
+The results of a text do not depend on its batch, bit by bit in float32 and int8: the products are row-exact,
+attention in the encoder runs over texts of one length at a time, and the decoder's over keys filled up to
+multiples of 16.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from unmask.nn.linear import PackedLinear, QuantizedLinear, pack, pack_int8
+from unmask.nn.norm import RMSNorm
+from unmask.nn.ragged import Layout
+from unmask.t5.config import FEED_FORWARDS
+
+if TYPE_CHECKING:
+    from unmask.t5.model import (
+        T5Backbone,
+        T5FeedForward,
+        T5Stack,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class FeedForward:
+    """down(act(up(x))), or down(act(gate(x)) · up(x)), added to the residual."""
+
+    gate: PackedLinear | None
+    up: PackedLinear
+    down: PackedLinear
+
+    def add(self, x: Tensor, to: Tensor) -> Tensor:
+        inner = self.up(x)
+        if self.gate is not None:
+            inner.mul_(self.gate(x))
+        return self.down.add(inner, to)
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderLayer:
+    query_key_value: PackedLinear
+    output: PackedLinear
+    feed_forward: FeedForward
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderLayer(EncoderLayer):
+    cross_query: PackedLinear
+    cross_key_value: PackedLinear
+    cross_output: PackedLinear
+
+
+#: Position biases of texts up to this length are kept between calls: 8 MB for eight heads.
+_KEPT_LENGTH = 512
+
+
+class Normalise:
+    """x over its root mean square, without the square root of the width, which the weights hold."""
+
+    def __init__(self, width: int, eps: float, device: torch.device) -> None:
+        self.floor = torch.tensor(math.sqrt(width * eps), device=device)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        # sqrt(|x|² + width · eps), by the function that is made for it.
+        length = torch.linalg.vector_norm(x, 2, -1, True)
+        return x / torch.hypot(length, self.floor)
+
+
+class T5Engine:
+    """The packed weights of one model; made by `engine_of`."""
+
+    def __init__(self, model: T5Backbone) -> None:
+        config = model.config
+        activation = FEED_FORWARDS[config.feed_forward_proj][0]
+        self.heads, self.head_width = config.num_heads, config.d_kv
+        self.precision = _precision(model)
+        self.normalise = Normalise(config.d_model, config.layer_norm_epsilon, model.device)
+        self.gain = config.d_model**0.5
+        self.embedding = model.embedding.weight.detach()
+        self.encoder_layers = [self._encoder_layer(layer, activation) for layer in model.encoder.layers]
+        self.encoder_norm = model.encoder.final_norm.weight.detach().float() * self.gain
+        self._encoder_tables = _tables(model.encoder)
+        self._kept_biases: list[Tensor] = []
+        self.decoder_layers: list[DecoderLayer] = []
+        if hasattr(model, "decoder"):
+            self.decoder_layers = [self._decoder_layer(layer, activation) for layer in model.decoder.layers]
+            self.decoder_tables = _tables(model.decoder)
+            self.output = self._output(model)
+
+    def _output(self, model: Any) -> PackedLinear:
+        scale = model.config.d_model**-0.5 if model.config.scale_decoder_outputs else 1.0
+        matrix = model.embedding if model.output is None else model.output
+        return self._pack(matrix, norm=model.decoder.final_norm, scale=scale)
+
+    def _pack(
+        self,
+        *linears: Any,
+        norm: RMSNorm | None = None,
+        activation: str | None = None,
+        scale: float = 1.0,
+    ) -> PackedLinear:
+        """One packed matrix out of several that read the same input, that input's norm multiplied in."""
+        factor = scale if norm is None else scale * self.gain
+        if all(isinstance(linear, QuantizedLinear) for linear in linears):
+            # The norm's weight is in there already: `quantized` in t5/model.py put it there.
+            int8 = torch.cat([linear.int8 for linear in linears])
+            return pack_int8(int8, torch.cat([linear.scale for linear in linears]) * factor, activation)
+        weight = torch.cat([linear.weight.detach().float() for linear in linears]) * factor
+        if norm is not None:
+            weight = weight * norm.weight.detach().float()
+        return pack(weight, self.precision, activation)
+
+    def _feed_forward(self, block: T5FeedForward, norm: RMSNorm, activation: str) -> FeedForward:
+        if block.gate is None:
+            up = self._pack(block.up, norm=norm, activation=activation)
+            return FeedForward(None, up, self._pack(block.down))
+        gate = self._pack(block.gate, norm=norm, activation=activation)
+        return FeedForward(gate, self._pack(block.up, norm=norm), self._pack(block.down))
+
+    def _encoder_layer(self, layer: Any, activation: str) -> EncoderLayer:
+        block = layer.attention
+        return EncoderLayer(
+            self._pack(block.query, block.key, block.value, norm=layer.attention_norm),
+            self._pack(block.output),
+            self._feed_forward(layer.feed_forward, layer.feed_forward_norm, activation),
+        )
+
+    def _decoder_layer(self, layer: Any, activation: str) -> DecoderLayer:
+        block, cross = layer.attention, layer.cross_attention
+        return DecoderLayer(
+            self._pack(block.query, block.key, block.value, norm=layer.attention_norm),
+            self._pack(block.output),
+            self._feed_forward(layer.feed_forward, layer.feed_forward_norm, activation),
+            self._pack(cross.query, norm=layer.cross_norm),
+            self._pack(cross.key, cross.value),
+            self._pack(cross.output),
+        )
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """(n,) → the beginning of the residual stream, (n, d_model) float32."""
+        return self.embedding.index_select(0, ids).float()
+
+    def encode(self, ids: Tensor, layout: Layout) -> Tensor:
+        """Packed ids (total,) → hidden states (total, d_model) float32.
+
+        Attention takes all texts of one length together, so none is padded.
+        """
+        texts = _by_length(layout)
+        x = self.embed(ids if texts.order is None else ids.index_select(0, texts.order))
+        biases = self._encoder_biases(layout.longest)
+        for layer, bias in zip(self.encoder_layers, biases, strict=True):
+            mixed = self._attend(layer.query_key_value(self.normalise(x)), bias, texts.groups)
+            x = layer.output.add(mixed, x)
+            x = layer.feed_forward.add(self.normalise(x), x)
+        x = self.normalise(x).mul_(self.encoder_norm)
+        return x if texts.order is None else torch.empty_like(x).index_copy_(0, texts.order, x)
+
+    def _attend(self, query_key_value: Tensor, bias: Tensor, groups: list[tuple[int, int, int]]) -> Tensor:
+        mixed = query_key_value.new_empty(query_key_value.shape[0], self.heads * self.head_width)
+        for first, texts, length in groups:
+            rows = slice(first, first + texts * length)
+            parts = query_key_value[rows].view(texts, length, 3, self.heads, self.head_width)
+            query, key, value = parts.permute(2, 0, 3, 1, 4)
+            out = F.scaled_dot_product_attention(
+                query, key, value, attn_mask=bias[:, :, :length, :length], scale=1.0
+            )
+            mixed[rows].view(texts, length, self.heads, -1).copy_(out.transpose(1, 2))
+        return mixed
+
+    def _encoder_biases(self, longest: int) -> list[Tensor]:
+        """Each layer's (1, heads, ≥ longest, ≥ longest); kept for the next call unless they are large."""
+        if self._kept_biases and self._kept_biases[0].shape[-1] >= longest:
+            return self._kept_biases
+        made = [bias.detach().float()[None] for bias in self._encoder_tables(longest, longest)]
+        if longest <= _KEPT_LENGTH:
+            self._kept_biases = made
+        return made
+
+
+@dataclass(frozen=True, slots=True)
+class _Texts:
+    """A packed stream by length: where each token is taken from (None: it stays), and groups of equal texts.
+
+    A group is (first token, texts, length of each).
+    """
+
+    order: Tensor | None
+    groups: list[tuple[int, int, int]]
+
+
+def _by_length(layout: Layout) -> _Texts:
+    lengths = layout.lengths
+    if layout.is_rectangular:
+        return _Texts(None, [(0, layout.batch, layout.longest)])
+    sorted_texts = sorted(range(layout.batch), key=lengths.__getitem__)
+    starts = layout.starts.tolist()
+    order = torch.cat([torch.arange(starts[i], starts[i] + lengths[i]) for i in sorted_texts])
+    groups, first = [], 0
+    for length, texts in groupby(sorted_texts, key=lengths.__getitem__):
+        count = len(list(texts))
+        groups.append((first, count, length))
+        first += count * length
+    return _Texts(order.to(layout.device), groups)
+
+
+def _precision(model: Any) -> str:
+    if any(isinstance(module, QuantizedLinear) for module in model.modules()):
+        return "int8"
+    return str(model.embedding.weight.dtype).removeprefix("torch.")
+
+
+def _tables(stack: T5Stack) -> Callable[..., list[Tensor]]:
+    """`stack.biases` over copies of its tables: the engine must not keep its model alive."""
+    tables = [copy.deepcopy(bias).requires_grad_(False) for bias in stack.position_biases]
+    layers = len(stack.layers)
+
+    def biases(queries: int, keys: int, first_query: int = 0) -> list[Tensor]:
+        made = [bias(queries, keys, first_query).float() for bias in tables]
+        return made if len(made) == layers else made * layers
+
+    return biases
+
+
+_Version = tuple[tuple[int, int], ...]
+_engines: WeakKeyDictionary[nn.Module, tuple[_Version, T5Engine]] = WeakKeyDictionary()
+
+
+def engine_of(model: T5Backbone) -> T5Engine:
+    """The engine of a model's weights as they are now: packed anew if any of them changed since.
+
+    PyTorch counts the changes of a tensor; only writes through `.data` go uncounted.
+    """
+    version = _version(model)
+    found = _engines.get(model)
+    if found is None or found[0] != version:
+        found = (version, T5Engine(model))
+        _engines[model] = found
+    return found[1]
+
+
+def _version(model: nn.Module) -> _Version:
+    tensors = (*model.parameters(), *model.buffers())
+    return tuple((t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors)
