@@ -42,7 +42,7 @@ log_every = 1
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """80 documents of three lines, of 40 words."""
     draw = random.Random(0)
-    words = [first + second for second in ("bak", "del", "fim", "gon") for first in "abcdefghij"]
+    words = [first + second for first in "abcdefghij" for second in ("bak", "del", "fim", "gon")]
     path = tmp_path_factory.mktemp("corpus") / "corpus.jsonl"
     with path.open("w", encoding="utf-8") as file:
         for _ in range(80):
@@ -55,7 +55,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def recipes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Family → recipe file."""
     folder = tmp_path_factory.mktemp("recipes")
-    for family, size in (("t5", 400), ("electra", 180)):
+    for family, size in (("t5", 400), ("electra", 130)):
         text = RECIPE.format(family=family, vocab_size=size, steps=STEPS)
         (folder / f"{family}.toml").write_text(text)
     return {family: folder / f"{family}.toml" for family in FAMILIES}

@@ -13,7 +13,7 @@ from unmask.hub import atomic_directory
 from unmask.t5.tokenizer import T5Tokenizer
 from unmask.training.checkpoints import remove_leftovers
 from unmask.training.recipe import PretrainRecipe
-from unmask.training.runs import claim_run
+from unmask.training.runs import check_place, claim_run
 
 #: What the tokenizer and the shards of a run were made from.
 PREPARED = "prepared.json"
@@ -41,6 +41,7 @@ def prepare_data(
             )
         vocabulary: Vocabulary = kind.from_pretrained(tokenizer or beside)
         return Shards.open(data[0], vocabulary), vocabulary
+    check_place(out)
     remove_leftovers(out)
     documents = read_documents(data)  # refuses paths that do not exist, before anything is written
     if not (out / TOKENIZER).is_dir() and not is_shards(out / DATA):

@@ -16,6 +16,14 @@ RUN = "run.json"
 MODEL = "model"
 
 
+def check_place(directory: Path) -> None:
+    """Raises:
+    UserError: no directory can be there, as a file is.
+    """
+    if directory.exists() and not directory.is_dir():
+        raise UserError(f"{directory} is a file: give a directory with --out")
+
+
 def claim_run(directory: Path, settings: dict[str, Any], file: str = RUN) -> None:
     """Mark a directory as the run of these settings.
 
@@ -25,8 +33,7 @@ def claim_run(directory: Path, settings: dict[str, Any], file: str = RUN) -> Non
     Raises:
         UserError: it is the run of others, says which differ; or no directory can be there.
     """
-    if directory.exists() and not directory.is_dir():
-        raise UserError(f"{directory} is a file: give a directory with --out")
+    check_place(directory)
     path = directory / file
     settings = settings | {"fingerprint": _fingerprint(settings)}
     if not path.is_file():
