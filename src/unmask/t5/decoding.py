@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 #: Keys are filled up to a multiple of this with keys that weigh nothing: MKL's products then add in the same
 #: order whatever the number of keys, so that a result does not depend on what else is in the batch.
 KEY_BLOCK = 16
+#: Products with fewer multiplications than this go to a loop of PyTorch's own (`bmm_out_or_baddbmm_` in ATen's
+#: LinearAlgebra.cpp), which adds in another order: narrow heads need more keys to stay above it.
+_SMALLEST_PRODUCT = 400
 
 
 class T5Decoder:
@@ -49,12 +52,13 @@ class T5Decoder:
         self.engine = engine = engine_of(model)
         self.rows = self.groups = layout.batch
         self.copies = 1
+        self.block = _key_block(engine.head_width)
         self.lengths = [0] * self.rows
         #: The slot of each row; None: row i is in slot i.
         self.slots: list[int] | None = None
         self.order: Tensor | None = None
         # One place beyond the capacity is where padding is written to.
-        self.capacity = _filled_up(capacity + 1)
+        self.capacity = _filled_up(capacity + 1, self.block)
         self.cross_keys, self.cross_values, self.cross_bias = self._cross(source.float(), layout)
         shape = (len(engine.decoder_layers), 2, self.rows, engine.heads, self.capacity, engine.head_width)
         self.cache = source.new_zeros(shape, dtype=torch.float32)
@@ -68,7 +72,7 @@ class T5Decoder:
     def _cross(self, source: Tensor, layout: Layout) -> tuple[Tensor, Tensor, Tensor]:
         """Cross-attention's keys and values, (layers, groups, heads, keys, width), and what hides padding."""
         engine, groups = self.engine, layout.batch
-        keys = _filled_up(layout.longest)
+        keys = _filled_up(layout.longest, self.block)
         cells = (
             layout.positions
             + torch.arange(groups, device=layout.device).repeat_interleave(
@@ -104,7 +108,7 @@ class T5Decoder:
 
     def _see(self, last: int) -> None:
         """Views of the self-attention cache that reach at least to place `last`."""
-        seen = _filled_up(last + 1)
+        seen = _filled_up(last + 1, self.block)
         if seen != self._seen:
             self._seen = seen
             both = self.cache[:, :, : self.used].flatten(2, 3)[:, :, :, :seen]
@@ -318,8 +322,12 @@ def _uneven_write(places: Tensor) -> _Write:
     return write
 
 
-def _filled_up(keys: int) -> int:
-    return -(-keys // KEY_BLOCK) * KEY_BLOCK
+def _key_block(head_width: int) -> int:
+    return KEY_BLOCK * -(-_SMALLEST_PRODUCT // (KEY_BLOCK * head_width))
+
+
+def _filled_up(keys: int, block: int) -> int:
+    return -(-keys // block) * block
 
 
 def _line(bias: Tensor) -> Tensor:
