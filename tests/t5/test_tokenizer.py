@@ -87,6 +87,13 @@ def reference(vocabulary: Path) -> SentencePieceProcessor:
 
 
 @pytest.fixture(scope="module")
+def documents() -> list[str]:
+    """Prose and code: line breaks, braces, and indentation often enough that its runs become pieces."""
+    root = Path(__file__).resolve().parents[2]
+    return [path.read_text() for path in [root / "LICENSE", *sorted((root / "src").rglob("*.py"))]]
+
+
+@pytest.fixture(scope="module")
 def trained(documents: list[str]) -> T5Tokenizer:
     return T5Tokenizer.train(documents, 700)
 
