@@ -142,15 +142,16 @@ class ElectraModel(ElectraBackbone):
             ValueError: another pooling.
         """
         batch = self.pack(input_ids, attention_mask, token_type_ids)
-        vectors = _pool(self.encode(batch).float(), batch.packed.layout, pooling)
+        if pooling == "cls":
+            vectors = self.encode_first(batch).float()
+        elif pooling == "mean":
+            vectors = _mean(self.encode(batch).float(), batch.packed.layout)
+        else:
+            raise ValueError(f"pooling={pooling!r} is unknown: use 'mean' or 'cls'")
         return F.normalize(vectors, dim=-1) if normalise else vectors
 
 
-def _pool(hidden: Tensor, layout: Layout, pooling: Pooling) -> Tensor:
-    if pooling == "cls":
-        return hidden.index_select(0, layout.starts)
-    if pooling != "mean":
-        raise ValueError(f"pooling={pooling!r} is unknown: use 'mean' or 'cls'")
+def _mean(hidden: Tensor, layout: Layout) -> Tensor:
     lengths = torch.tensor(layout.lengths, device=hidden.device)
     rows = torch.arange(layout.batch, device=hidden.device).repeat_interleave(lengths)
     sums = hidden.new_zeros(layout.batch, hidden.shape[1]).index_add(0, rows, hidden)
@@ -172,7 +173,7 @@ class ElectraForSequenceClassification(ElectraBackbone):
 
     def sequence_logits(self, ids: Tensor, layout: Layout, types: Tensor | None = None) -> Tensor:
         """A packed stream → (batch, labels)."""
-        return self.sequence_head(self.encoder(ids, layout, types).index_select(0, layout.starts))
+        return self.sequence_head(self.encoder.first_tokens(ids, layout, types))
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The mean loss over the batch, as Transformers defines it.
@@ -199,7 +200,7 @@ class ElectraForSequenceClassification(ElectraBackbone):
             labels: see `loss`; a tensor or a list.
         """
         batch = self.pack(input_ids, attention_mask, token_type_ids)
-        logits = self.sequence_head(self.encode(batch).index_select(0, batch.packed.layout.starts))
+        logits = self.sequence_head(self.encode_first(batch))
         loss = None
         if labels is not None:
             loss = self.loss(logits, torch.as_tensor(labels, device=logits.device))
@@ -305,7 +306,7 @@ class ElectraForMultipleChoice(ElectraBackbone):
 
     def choice_logits(self, ids: Tensor, layout: Layout, types: Tensor | None = None) -> Tensor:
         """A packed stream, one sequence a choice → (batch,)."""
-        return self.choice_head(self.encoder(ids, layout, types).index_select(0, layout.starts))
+        return self.choice_head(self.encoder.first_tokens(ids, layout, types))
 
     def forward(
         self,
@@ -329,7 +330,7 @@ class ElectraForMultipleChoice(ElectraBackbone):
         mask = None if attention_mask is None else attention_mask.flatten(0, 1)
         types = None if token_type_ids is None else _side_by_side(token_type_ids)
         batch = self.pack(_side_by_side(input_ids), mask, types)
-        flat = self.choice_head(self.encode(batch).index_select(0, batch.packed.layout.starts))
+        flat = self.choice_head(self.encode_first(batch))
         logits = flat.new_full((len(counts), max(counts)), float("-inf"))
         for row, (first, last) in enumerate(pairwise(accumulate(counts, initial=0))):
             logits[row, : last - first] = flat[first:last]

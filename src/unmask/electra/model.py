@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from unmask.electra import checkpoint
 from unmask.electra.batch import Batch, Rows, check_length
 from unmask.electra.config import ACTIVATIONS, ElectraConfig
+from unmask.electra.engine import engine_of
 from unmask.nn.attention import attention
 from unmask.nn.losses import CHUNK_ROWS, linear_cross_entropy
 from unmask.nn.pretrained import PretrainedModel
@@ -128,12 +129,26 @@ class ElectraEncoder(nn.Module):
             UserError: a sequence longer than `max_position_embeddings`.
         """
         check_length(layout.longest, self.config.max_position_embeddings)
-        x = self.embeddings(ids, layout.positions if positions is None else positions, types)
+        positions = layout.positions if positions is None else positions
+        engine = engine_of(self)
+        if engine is not None:
+            return engine.encode(ids, layout, types, positions)
+        x = self.embeddings(ids, positions, types)
         if self.projection is not None:
             x = self.projection(x)
         for layer in self.layers:
             x = layer(x, layout)
         return x
+
+    def first_tokens(
+        self, ids: Tensor, layout: Layout, types: Tensor | None = None, positions: Tensor | None = None
+    ) -> Tensor:
+        """A packed stream → (batch, hidden_size), of the first token of each sequence, [CLS]."""
+        engine = engine_of(self)
+        if engine is None:
+            return self(ids, layout, types, positions).index_select(0, layout.starts)
+        check_length(layout.longest, self.config.max_position_embeddings)
+        return engine.first_tokens(ids, layout, types, layout.positions if positions is None else positions)
 
 
 class OutputLayer(nn.Module):
@@ -233,6 +248,11 @@ class ElectraBackbone(PretrainedModel):
         """(total, hidden_size); positions are the batch's columns, as in Transformers."""
         packed = batch.packed
         return self.encoder(packed.ids, packed.layout, batch.types, packed.columns)
+
+    def encode_first(self, batch: Batch) -> Tensor:
+        """(batch, hidden_size): what speaks for each sequence as a whole."""
+        packed = batch.packed
+        return self.encoder.first_tokens(packed.ids, packed.layout, batch.types, packed.columns)
 
 
 class ElectraForMaskedLM(ElectraBackbone):
