@@ -67,8 +67,7 @@ def numbers(text: str) -> list[int]:
 class Worker:
     """An engine in a process of its own; answers one line of JSON for each."""
 
-    def __init__(self, engine: str, model: Path, threads: int) -> None:
-        kind, precision, *_ = ENGINES[engine]
+    def __init__(self, kind: str, precision: str, model: Path, threads: int) -> None:
         environment = os.environ | {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
         self.process = subprocess.Popen(
             [sys.executable, str(HERE / "peers" / "worker.py"), kind, precision, str(model), str(threads)],
@@ -133,7 +132,7 @@ def measure(workers: dict[str, Worker], rounds: int, **task: int) -> dict[str, d
             if "error" in answer:
                 results[engine] = {"error": answer["error"]}
             elif number == 0:
-                results[engine] = {"seconds": [], "ids": answer["ids"]}
+                results[engine] = {"seconds": [], "ids": answer["result"]}
             else:
                 results[engine]["seconds"].append(answer["seconds"])
     return results
@@ -192,7 +191,9 @@ def main() -> None:
     for name in options.models.split(","):
         with tempfile.TemporaryDirectory() as folder:
             make_model(SHAPES[name], Path(folder))
-            workers = {engine: Worker(engine, Path(folder), options.threads) for engine in engines}
+            workers = {
+                engine: Worker(*ENGINES[engine][:2], Path(folder), options.threads) for engine in engines
+            }
             for engine, worker in list(workers.items()):
                 if "error" in worker.ready:
                     print(f"{engine}: {worker.ready['error']}")

@@ -4,9 +4,12 @@ from unmask import (
     ElectraConfig,
     ElectraForConditionalGeneration,
     ElectraForMaskedLM,
+    ElectraForMultipleChoice,
     ElectraForPreTraining,
+    ElectraForQuestionAnswering,
     ElectraForSequenceClassification,
     ElectraForTokenClassification,
+    ElectraModel,
     ElectraTokenizer,
 )
 
@@ -14,8 +17,11 @@ __all__ = [
     "ElectraConfig",
     "ElectraForConditionalGeneration",
     "ElectraForMaskedLM",
+    "ElectraForMultipleChoice",
     "ElectraForPreTraining",
+    "ElectraForQuestionAnswering",
     "ElectraForSequenceClassification",
     "ElectraForTokenClassification",
+    "ElectraModel",
     "ElectraTokenizer",
 ]

@@ -1,4 +1,4 @@
-"""One engine in a process: reads tasks, writes seconds and ids, a line of JSON each."""
+"""One engine in a process: reads tasks, writes seconds and results, a line of JSON each."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,12 +26,24 @@ def bandwidth() -> float:
     return block.numel() * 4 / best
 
 
+def inputs(task: dict[str, int], vocabulary: int) -> tuple[Any, ...]:
+    """A rectangle of ids to decode from; or, for a number of requests, lists of ids of log-normal length."""
+    if "requests" not in task:
+        ids = np.random.default_rng(task["batch"]).integers(3, vocabulary, (task["batch"], task["source"]))
+        return ids, task["new"], task["beams"]
+    numbers = np.random.default_rng(task["seed"])
+    lengths = np.exp(numbers.normal(np.log(task["mean"]) - 0.5 * 0.7**2, 0.7, task["requests"]))
+    lengths = lengths.round().astype(int).clip(5, task["longest"])
+    lengths[0] = task["longest"]
+    return ([numbers.integers(5, vocabulary, length).tolist() for length in lengths],)
+
+
 def main() -> None:
     kind, precision, model, threads = sys.argv[1:]
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print does not get between the answers
     try:
-        generate = importlib.import_module(kind).load(Path(model), precision, int(threads))
+        run = importlib.import_module(kind).load(Path(model), precision, int(threads))
         ready = {"bandwidth": bandwidth() if kind == "ours" else 0.0}
     except Exception as error:
         ready = {"error": f"{type(error).__name__}: {error}"}
@@ -38,11 +51,11 @@ def main() -> None:
     for line in sys.stdin:
         task = json.loads(line)
         vocabulary = json.loads((Path(model) / "config.json").read_text())["vocab_size"]
-        ids = np.random.default_rng(task["batch"]).integers(3, vocabulary, (task["batch"], task["source"]))
+        arguments = inputs(task, vocabulary)
         try:
             start = time.perf_counter()
-            written = generate(ids, task["new"], task["beams"])
-            answer = {"seconds": time.perf_counter() - start, "ids": np.asarray(written).tolist()}
+            result = run(*arguments)
+            answer = {"seconds": time.perf_counter() - start, "result": np.asarray(result).tolist()}
         except Exception as error:
             answer = {"error": f"{type(error).__name__}: {error}"}
         print(json.dumps(answer), file=answers, flush=True)

@@ -24,8 +24,11 @@ _HOMES = {
     "ElectraConfig": "unmask.electra.config",
     "ElectraForMaskedLM": "unmask.electra.model",
     "ElectraForPreTraining": "unmask.electra.model",
-    "ElectraForSequenceClassification": "unmask.electra.model",
-    "ElectraForTokenClassification": "unmask.electra.model",
+    "ElectraModel": "unmask.electra.heads",
+    "ElectraForMultipleChoice": "unmask.electra.heads",
+    "ElectraForQuestionAnswering": "unmask.electra.heads",
+    "ElectraForSequenceClassification": "unmask.electra.heads",
+    "ElectraForTokenClassification": "unmask.electra.heads",
     "ElectraForConditionalGeneration": "unmask.electra.writer",
     "ElectraTokenizer": "unmask.electra.tokenizer",
 }

@@ -16,12 +16,12 @@ import unmask
 from unmask import hub
 from unmask.electra.checkpoint import hub_name
 from unmask.electra.config import ElectraConfig
-from unmask.electra.model import (
-    ElectraForMaskedLM,
-    ElectraForPreTraining,
+from unmask.electra.heads import (
+    ElectraForQuestionAnswering,
     ElectraForSequenceClassification,
     ElectraForTokenClassification,
 )
+from unmask.electra.model import ElectraForMaskedLM, ElectraForPreTraining
 from unmask.errors import UserError
 
 MODELS = [
@@ -30,9 +30,17 @@ MODELS = [
     "ElectraForSequenceClassification",
     "ElectraForTokenClassification",
 ]
+HEADS = [*MODELS, "ElectraModel", "ElectraForMultipleChoice", "ElectraForQuestionAnswering"]
 IDS = torch.tensor([[2, 7, 9, 30, 3]])
 
 Saved = Callable[..., tuple[Any, Path]]
+
+
+def first(model: Any) -> torch.Tensor:
+    """The first thing that a model answers, whatever its name, also for one choice."""
+    out = model(IDS[None] if "Choice" in type(model).__name__ else IDS)
+    names = ("logits", "start_logits", "last_hidden_state")
+    return next(getattr(out, name) for name in names if hasattr(out, name))
 
 
 def edit(directory: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -> None:
@@ -42,18 +50,19 @@ def edit(directory: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -> N
 
 
 @pytest.mark.parametrize("embedding_size", [8, 16])
-@pytest.mark.parametrize("architecture", MODELS)
+@pytest.mark.parametrize("architecture", HEADS)
 def test_there_and_back(architecture: str, embedding_size: int, saved: Saved, tmp_path: Path) -> None:
     theirs, directory = saved(architecture, embedding_size=embedding_size)
     ours = getattr(unmask, architecture).from_pretrained(directory)
     again = tmp_path / "again"
     ours.save_pretrained(again)
-    first, second = load_file(directory / hub.WEIGHTS), load_file(again / hub.WEIGHTS)
-    assert first.keys() == second.keys()
-    assert all(torch.equal(first[name], second[name]) for name in first)
+    before_files, after_files = load_file(directory / hub.WEIGHTS), load_file(again / hub.WEIGHTS)
+    assert before_files.keys() == after_files.keys()
+    assert all(torch.equal(before_files[name], after_files[name]) for name in before_files)
     loaded, report = getattr(transformers, architecture).from_pretrained(again, output_loading_info=True)
     assert not any(report.values()), report
-    torch.testing.assert_close(loaded.eval()(IDS).logits, theirs(IDS).logits, atol=1e-6, rtol=0)
+    torch.testing.assert_close(first(loaded.eval()), first(theirs), atol=1e-6, rtol=0)
+    torch.testing.assert_close(first(ours), first(theirs), atol=1e-4, rtol=0)
     before, after = theirs.config.to_dict(), loaded.config.to_dict()
     ignored = {"_name_or_path", "dtype", "architectures"}
     assert {k: v for k, v in before.items() if k not in ignored} == {
@@ -75,6 +84,17 @@ def test_a_new_model_loads_in_transformers(architecture: str, tmp_path: Path) ->
     assert theirs.config.classifier_dropout == 0.3
     torch.testing.assert_close(theirs.eval()(IDS).logits, ours(IDS).logits, atol=1e-5, rtol=0)
     assert getattr(unmask, architecture).from_pretrained(tmp_path).config == config
+
+
+def test_a_new_span_finder_has_two_outputs(tmp_path: Path) -> None:
+    config = ElectraConfig(vocab_size=40, num_hidden_layers=1, labels=("no", "yes", "perhaps"))
+    ours = ElectraForQuestionAnswering(config).eval()
+    ours.save_pretrained(tmp_path)
+    theirs, report = transformers.ElectraForQuestionAnswering.from_pretrained(
+        tmp_path, output_loading_info=True
+    )
+    assert not any(report.values()), report
+    torch.testing.assert_close(first(theirs.eval()), first(ours), atol=1e-5, rtol=0)
 
 
 def test_every_parameter_has_a_name_on_the_hub() -> None:

@@ -14,12 +14,8 @@ from torch import Tensor
 
 import unmask
 from unmask.electra.config import ElectraConfig
-from unmask.electra.model import (
-    ElectraForMaskedLM,
-    ElectraForPreTraining,
-    ElectraForSequenceClassification,
-    ElectraForTokenClassification,
-)
+from unmask.electra.heads import ElectraForSequenceClassification, ElectraForTokenClassification
+from unmask.electra.model import ElectraForMaskedLM, ElectraForPreTraining
 from unmask.errors import UserError
 from unmask.nn.ragged import Layout
 
@@ -262,14 +258,3 @@ def test_dropout_is_for_training() -> None:
     inputs = batch("right")
     assert not torch.equal(model.train()(**inputs).logits, model(**inputs).logits)
     assert torch.equal(model.eval()(**inputs).logits, model(**inputs).logits)
-
-
-@pytest.mark.parametrize("architecture", MODELS)
-def test_half_precision(architecture: str, saved: Callable[..., tuple[Any, Path]]) -> None:
-    _, directory = saved(architecture)
-    inputs = batch("left")
-    kind = getattr(unmask, architecture)
-    full = kind.from_pretrained(directory)(**inputs).logits
-    half = kind.from_pretrained(directory, dtype="bfloat16")(**inputs).logits
-    assert half.dtype == torch.bfloat16
-    assert (half.float() - full).abs().max() <= 0.05 * full.abs().max()

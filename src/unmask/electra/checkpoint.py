@@ -20,7 +20,11 @@ _TOP = {
     "discriminator_head.output": "discriminator_predictions.dense_prediction",
     "sequence_head.dense": "classifier.dense",
     "sequence_head.output": "classifier.out_proj",
-    "token_head.output": "classifier",
+    "sequence_head.linear": "classifier",
+    "token_head.linear": "classifier",
+    "span_head": "qa_outputs",
+    "choice_head.dense": "sequence_summary.summary",
+    "choice_head.output": "classifier",
 }
 _LAYER = {
     "query": "attention.self.query",

@@ -19,7 +19,17 @@ ACTIVATIONS = {
 }
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 #: Keys of other architectures that share this file format, with the one value that means "as ELECTRA".
-_FIXED = {"position_embedding_type": "absolute", "is_decoder": False, "add_cross_attention": False}
+_FIXED = {
+    "position_embedding_type": "absolute",
+    "is_decoder": False,
+    "add_cross_attention": False,
+    # How Transformers builds a multiple-choice head.
+    "summary_type": "first",
+    "summary_use_proj": True,
+    "summary_activation": "gelu",
+}
+#: Heads for whole texts: Transformers' (dense, GELU, dropout, dense), and the paper's single linear layer.
+CLASSIFICATION_HEADS = ("dense", "linear")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +51,8 @@ class ElectraConfig:
         tie_word_embeddings: the generator's output matrix is the token embedding.
         labels: names of a classification head's outputs, in their order; one for regression.
         problem_type: one of PROBLEM_TYPES, or None to settle it by the labels that are given.
+        classification_head: one of CLASSIFICATION_HEADS, of a classifier of whole texts.
+        summary_last_dropout: in the multiple-choice head.
     """
 
     vocab_size: int = 30522
@@ -61,6 +73,8 @@ class ElectraConfig:
     tie_word_embeddings: bool = True
     labels: tuple[str, ...] = ("LABEL_0", "LABEL_1")
     problem_type: str | None = None
+    classification_head: str = "dense"
+    summary_last_dropout: float = 0.1
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -76,6 +90,11 @@ class ElectraConfig:
             raise UserError(f"hidden_act {self.hidden_act!r} is not one of {', '.join(ACTIVATIONS)}")
         if self.problem_type is not None and self.problem_type not in PROBLEM_TYPES:
             raise UserError(f"problem_type {self.problem_type!r} is not one of {', '.join(PROBLEM_TYPES)}")
+        if self.classification_head not in CLASSIFICATION_HEADS:
+            raise UserError(
+                f"classification_head {self.classification_head!r} is not one of "
+                f"{', '.join(CLASSIFICATION_HEADS)}"
+            )
         object.__setattr__(self, "labels", tuple(self.labels))
         if not self.labels or len(set(self.labels)) < len(self.labels):
             raise UserError(f"labels {list(self.labels)} must be at least one name, none of them twice")
@@ -118,6 +137,8 @@ class ElectraConfig:
     def to_hub(self) -> dict[str, Any]:
         """What config.json holds, as Transformers reads it."""
         values = asdict(self) | {"model_type": "electra"}
+        if self.classification_head == "dense":
+            del values["classification_head"]  # what every reader takes for granted
         return values | hub.label_entries(values.pop("labels"))
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -24,8 +24,9 @@ from torch import Tensor, nn
 from unmask.electra import checkpoint
 from unmask.electra.batch import Batch, Rows, check_length
 from unmask.electra.config import ACTIVATIONS, ElectraConfig
+from unmask.electra.engine import engine_of
 from unmask.nn.attention import attention
-from unmask.nn.losses import CHUNK_ROWS, classification_loss, linear_cross_entropy
+from unmask.nn.losses import CHUNK_ROWS, linear_cross_entropy
 from unmask.nn.pretrained import PretrainedModel
 from unmask.nn.ragged import Layout
 from unmask.nn.sampling import sample
@@ -128,12 +129,26 @@ class ElectraEncoder(nn.Module):
             UserError: a sequence longer than `max_position_embeddings`.
         """
         check_length(layout.longest, self.config.max_position_embeddings)
-        x = self.embeddings(ids, layout.positions if positions is None else positions, types)
+        positions = layout.positions if positions is None else positions
+        engine = engine_of(self)
+        if engine is not None:
+            return engine.encode(ids, layout, types, positions)
+        x = self.embeddings(ids, positions, types)
         if self.projection is not None:
             x = self.projection(x)
         for layer in self.layers:
             x = layer(x, layout)
         return x
+
+    def first_tokens(
+        self, ids: Tensor, layout: Layout, types: Tensor | None = None, positions: Tensor | None = None
+    ) -> Tensor:
+        """A packed stream → (batch, hidden_size), of the first token of each sequence, [CLS]."""
+        engine = engine_of(self)
+        if engine is None:
+            return self(ids, layout, types, positions).index_select(0, layout.starts)
+        check_length(layout.longest, self.config.max_position_embeddings)
+        return engine.first_tokens(ids, layout, types, layout.positions if positions is None else positions)
 
 
 class OutputLayer(nn.Module):
@@ -174,31 +189,6 @@ class DiscriminatorHead(nn.Module):
         return self.output(self.activation(self.dense(x))).squeeze(-1)
 
 
-class SequenceHead(nn.Module):
-    """Transformers' classification head: dropout, dense, GELU, dropout, dense."""
-
-    def __init__(self, config: ElectraConfig) -> None:
-        super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
-        self.output = nn.Linear(config.hidden_size, config.num_labels)
-        self.dropout = nn.Dropout(config.head_dropout)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(n, hidden_size) → (n, labels)."""
-        return self.output(self.dropout(F.gelu(self.dense(self.dropout(x)))))
-
-
-class TokenHead(nn.Module):
-    def __init__(self, config: ElectraConfig) -> None:
-        super().__init__()
-        self.output = nn.Linear(config.hidden_size, config.num_labels)
-        self.dropout = nn.Dropout(config.head_dropout)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(n, hidden_size) → (n, labels)."""
-        return self.output(self.dropout(x))
-
-
 @dataclass(frozen=True)
 class ElectraOutput:
     """What an ELECTRA returns.
@@ -212,7 +202,7 @@ class ElectraOutput:
     loss: Tensor | None
 
 
-class _Electra(PretrainedModel):
+class ElectraBackbone(PretrainedModel):
     """What the models of this family share: the encoder, their names on disk, their first weights."""
 
     config_class = ElectraConfig
@@ -259,8 +249,13 @@ class _Electra(PretrainedModel):
         packed = batch.packed
         return self.encoder(packed.ids, packed.layout, batch.types, packed.columns)
 
+    def encode_first(self, batch: Batch) -> Tensor:
+        """(batch, hidden_size): what speaks for each sequence as a whole."""
+        packed = batch.packed
+        return self.encoder.first_tokens(packed.ids, packed.layout, batch.types, packed.columns)
 
-class ElectraForMaskedLM(_Electra):
+
+class ElectraForMaskedLM(ElectraBackbone):
     """The generator: which token belongs here?"""
 
     architecture = "ElectraForMaskedLM"
@@ -349,11 +344,11 @@ class ElectraForMaskedLM(_Electra):
         logits = self.logits(self.generator_head(self.encode(batch)))
         loss = None
         if labels is not None:
-            loss = _cross_entropy(logits, batch.select(labels, "labels"))
+            loss = cross_entropy(logits, batch.select(labels, "labels"))
         return ElectraOutput(batch.packed.spread(logits), loss)
 
 
-class ElectraForPreTraining(_Electra):
+class ElectraForPreTraining(ElectraBackbone):
     """The discriminator: was this token replaced?"""
 
     architecture = "ElectraForPreTraining"
@@ -391,91 +386,5 @@ class ElectraForPreTraining(_Electra):
         return ElectraOutput(batch.packed.spread(logits), loss)
 
 
-class ElectraForSequenceClassification(_Electra):
-    """One label, several labels or numbers for a whole text, read off its first token, [CLS]."""
-
-    architecture = "ElectraForSequenceClassification"
-    fresh_heads = ("sequence_head.",)
-    glorot = ("encoder.projection", "sequence_head.dense", "sequence_head.output")
-
-    def __init__(self, config: ElectraConfig) -> None:
-        super().__init__(config)
-        self.sequence_head = SequenceHead(config)
-        self.initialise()
-
-    def sequence_logits(self, ids: Tensor, layout: Layout, types: Tensor | None = None) -> Tensor:
-        """A packed stream → (batch, labels)."""
-        return self.sequence_head(self.encoder(ids, layout, types).index_select(0, layout.starts))
-
-    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The mean loss over the batch, as Transformers defines it.
-
-        Args:
-            logits: (batch, labels).
-            labels: (batch,) int64 classes; (batch,) or (batch, labels) numbers for regression; or
-                (batch, labels) of 0 and 1 where several can hold. `config.problem_type` says which; where it
-                is None, one label means regression, integers mean classes, anything else several labels.
-        """
-        return classification_loss(logits, labels, self.config.problem_type)
-
-    def forward(
-        self,
-        input_ids: Rows,
-        attention_mask: Tensor | None = None,
-        token_type_ids: Rows | None = None,
-        labels: Any = None,
-    ) -> ElectraOutput:
-        """Logits (batch, labels).
-
-        Args:
-            input_ids, attention_mask, token_type_ids: as for `ElectraForMaskedLM`. The first token of each
-                row speaks for it, also where the padding is on the left.
-            labels: see `loss`; a tensor or a list.
-        """
-        batch = self.pack(input_ids, attention_mask, token_type_ids)
-        logits = self.sequence_head(self.encode(batch).index_select(0, batch.packed.layout.starts))
-        loss = None
-        if labels is not None:
-            loss = self.loss(logits, torch.as_tensor(labels, device=logits.device))
-        return ElectraOutput(logits, loss)
-
-
-class ElectraForTokenClassification(_Electra):
-    """A label for each token."""
-
-    architecture = "ElectraForTokenClassification"
-    fresh_heads = ("token_head.",)
-    glorot = ("encoder.projection", "token_head.output")
-
-    def __init__(self, config: ElectraConfig) -> None:
-        super().__init__(config)
-        self.token_head = TokenHead(config)
-        self.initialise()
-
-    def token_logits(self, ids: Tensor, layout: Layout, types: Tensor | None = None) -> Tensor:
-        """A packed stream → (total, labels)."""
-        return self.token_head(self.encoder(ids, layout, types))
-
-    def forward(
-        self,
-        input_ids: Rows,
-        attention_mask: Tensor | None = None,
-        token_type_ids: Rows | None = None,
-        labels: Rows | None = None,
-    ) -> ElectraOutput:
-        """Logits (batch, width, labels).
-
-        Args:
-            input_ids, attention_mask, token_type_ids: as for `ElectraForMaskedLM`.
-            labels: as input_ids, -100 on tokens without one. The loss is the mean over the others.
-        """
-        batch = self.pack(input_ids, attention_mask, token_type_ids)
-        logits = self.token_head(self.encode(batch))
-        loss = None
-        if labels is not None:
-            loss = _cross_entropy(logits, batch.select(labels, "labels"))
-        return ElectraOutput(batch.packed.spread(logits), loss)
-
-
-def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(logits.float(), labels, ignore_index=IGNORED_LABEL)

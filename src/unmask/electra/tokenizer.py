@@ -127,6 +127,15 @@ class ElectraTokenizer(Tokenizer):
     def _encode_plain(self, texts: list[str]) -> list[list[int]]:
         return [encoding.ids for encoding in self._backend.encode_batch_fast(texts, add_special_tokens=False)]
 
+    def encode_with_offsets(self, texts: list[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
+        """The ids of each text, nothing put around them, and where each stands: [start, end) in characters."""
+        try:
+            encodings = self._backend.encode_batch(texts, add_special_tokens=False)
+        except Exception:
+            self._plain(texts)  # says what is wrong
+            raise
+        return [(encoding.ids, encoding.offsets) for encoding in encodings]
+
     def _with_special(self, first: list[int], second: list[int] | None) -> list[int]:
         row = [self.cls_token_id, *first, self.sep_token_id]
         return row if second is None else [*row, *second, self.sep_token_id]

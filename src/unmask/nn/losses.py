@@ -61,6 +61,23 @@ def classification_loss(logits: Tensor, labels: Tensor, problem_type: str | None
     return F.binary_cross_entropy_with_logits(logits, labels.float())
 
 
+def span_loss(start: Tensor, end: Tensor, seen: Tensor, starts: Tensor, ends: Tensor) -> Tensor:
+    """The mean of two cross-entropies, of the first and of the last token of an answer, in nats.
+
+    Args:
+        start, end: (batch, width) logits.
+        seen: (batch, width), nonzero on tokens.
+        starts, ends: (batch,) int64 columns; one that is not on a token does not count.
+    """
+    return (_position_loss(start, seen, starts) + _position_loss(end, seen, ends)) / 2
+
+
+def _position_loss(logits: Tensor, seen: Tensor, positions: Tensor) -> Tensor:
+    columns = positions.clamp(0, logits.shape[1] - 1)
+    counted = (columns == positions) & (seen.gather(1, columns[:, None])[:, 0] != 0)
+    return F.cross_entropy(logits.float(), columns.masked_fill(~counted, -100), ignore_index=-100)
+
+
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(

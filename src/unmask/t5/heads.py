@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unmask.nn.losses import classification_loss
+from unmask.nn.losses import classification_loss, span_loss
 from unmask.nn.ragged import Layout, remove_padding
 from unmask.t5.config import T5Config
 from unmask.t5.model import IGNORED_LABEL, T5Backbone
@@ -185,15 +185,5 @@ class T5ForQuestionAnswering(T5Backbone):
         start, end = logits.masked_fill(seen[..., None] == 0, float("-inf")).unbind(-1)
         loss = None
         if start_positions is not None and end_positions is not None:
-            loss = (
-                _position_loss(start, seen, start_positions) + _position_loss(end, seen, end_positions)
-            ) / 2
+            loss = span_loss(start, end, seen, start_positions, end_positions)
         return SpanOutput(start, end, loss)
-
-
-def _position_loss(logits: Tensor, seen: Tensor, positions: Tensor) -> Tensor:
-    """Mean cross-entropy over the rows whose position is on a token."""
-    columns = positions.clamp(0, logits.shape[1] - 1)
-    counted = (columns == positions) & (seen.gather(1, columns[:, None])[:, 0] != 0)
-    targets = columns.masked_fill(~counted, IGNORED_LABEL)
-    return F.cross_entropy(logits.float(), targets, ignore_index=IGNORED_LABEL)

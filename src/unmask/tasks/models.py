@@ -13,7 +13,7 @@ from torch import nn
 
 from unmask import hub
 from unmask.data.finetuning import Labelled, Pairs
-from unmask.electra.model import ElectraForSequenceClassification
+from unmask.electra.heads import ElectraForSequenceClassification
 from unmask.electra.pair import DISCRIMINATOR, GENERATOR
 from unmask.electra.tokenizer import ElectraTokenizer
 from unmask.errors import UserError
