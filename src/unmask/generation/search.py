@@ -14,7 +14,6 @@ from unmask.generation.plan import Plan, feed_prompt, nothing_left
 from unmask.generation.rules import Rule, apply_rules
 from unmask.generation.sampling import Sampler
 
-
 #: Numbers that `likeliest` compares at once: T5's vocabularies are multiples of it.
 _BLOCK = 128
 
