@@ -10,8 +10,8 @@ from torch import nn
 from unmask.nn.linear import ACTIVATIONS, QuantizedLinear, pack, quantize, quantize_linears
 
 SHAPES = [(64, 64), (96, 40), (512, 512), (1536, 512), (512, 2048), (2048, 512), (384, 1024), (70, 100)]
-#: Largest error, as a share of the results' standard deviation.
-TOLERANCE = {"float32": 1e-5, "float16": 5e-3, "bfloat16": 4e-2, "int8": 8e-2}
+#: Root mean square of the error, as a share of the results' standard deviation.
+TOLERANCE = {"float32": 1e-6, "float16": 5e-4, "bfloat16": 5e-3, "int8": 2.2e-2}
 
 
 def weight_of(shape: tuple[int, int]) -> torch.Tensor:
@@ -21,12 +21,12 @@ def weight_of(shape: tuple[int, int]) -> torch.Tensor:
 @pytest.mark.parametrize("activation", [None, *ACTIVATIONS])
 @pytest.mark.parametrize("precision", TOLERANCE)
 def test_agrees_with_a_plain_product(precision: str, activation: str | None) -> None:
-    weight, x = weight_of((96, 64)), torch.randn(11, 64)
+    weight, x = weight_of((96, 64)), torch.randn(11, 64, generator=torch.Generator().manual_seed(2))
     expected = F.linear(x, weight)
     expected = expected if activation is None else ACTIVATIONS[activation](expected)
     packed = pack(weight, precision, activation)
     for rows in (1, 3, 4, 5, 11):
-        error = (packed(x[:rows]) - expected[:rows]).abs().max() / expected.std()
+        error = (packed(x[:rows]) - expected[:rows]).square().mean().sqrt() / expected.std()
         assert error < TOLERANCE[precision]
 
 
@@ -39,7 +39,7 @@ def test_adds(precision: str) -> None:
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
+@pytest.mark.parametrize("precision", ["float32", "int8"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_rows_do_not_depend_on_each_other(shape: tuple[int, int], precision: str, threads: int) -> None:
     before = torch.get_num_threads()
@@ -67,6 +67,14 @@ def test_int8_steps() -> None:
     assert scale[0].item() == pytest.approx(0.01)
 
 
+def test_int8_sums_are_not_cut() -> None:
+    """Neighbouring weights and activations at the ends of their range, where 16-bit sums would overflow."""
+    weight, x = torch.full((32, 64), 0.7), torch.full((3, 64), 0.9) * torch.tensor([[1.0], [-1.0], [1.0]])
+    weight[1::2] *= -1
+    error = (pack(weight, "int8")(x) - F.linear(x, weight)).abs().max()
+    assert error < 1e-2 * F.linear(x, weight).abs().max()
+
+
 def test_int8_rows_of_zeros_and_of_unlike_sizes() -> None:
     weight = weight_of((32, 64))
     x = torch.randn(4, 64) * torch.tensor([[1e-6], [1.0], [1e6], [0.0]])
@@ -76,6 +84,7 @@ def test_int8_rows_of_zeros_and_of_unlike_sizes() -> None:
 
 
 def test_quantized_linear_keeps_shape_type_and_bias() -> None:
+    torch.manual_seed(3)
     linear = nn.Linear(64, 32)
     model = nn.Sequential(nn.Sequential(linear), nn.ReLU())
     x = torch.randn(2, 3, 64)

@@ -14,6 +14,9 @@ from unmask.generation.plan import Plan, feed_prompt, nothing_left
 from unmask.generation.rules import Rule, apply_rules
 from unmask.generation.sampling import Sampler
 
+#: Numbers that `likeliest` compares at once: T5's vocabularies are multiples of it.
+_BLOCK = 128
+
 
 @dataclass(frozen=True)
 class Step:
@@ -51,7 +54,7 @@ def walk(decoder: Decoder, plan: Plan) -> Iterator[Step]:
         allowed = logits
         if history is not None:
             allowed = _ruled(rules, logits, history, active // copies, step)
-        ids = allowed.argmax(-1) if sampler is None else sampler(allowed, active.tolist(), step)
+        ids = likeliest(allowed) if sampler is None else sampler(allowed, active.tolist(), step)
         yield Step(active, ids, _scores(logits, ids) if plan.with_scores else None)
         going = ids != plan.end_id
         if not bool(going.all()):
@@ -90,6 +93,21 @@ def decode(decoder: Decoder, plan: Plan) -> GenerationOutput:
         length += 1
     scores = scores[:, :length]
     return GenerationOutput(sequences[:, :length], scores, scores.sum(1))
+
+
+def likeliest(logits: Tensor) -> Tensor:
+    """`logits.argmax(-1)`, the first of equals, for (rows, vocabulary) → (rows,) int64.
+
+    PyTorch's own goes through a row one number at a time; here whole blocks are compared first.
+    """
+    rows, vocabulary = logits.shape
+    whole = vocabulary // _BLOCK * _BLOCK
+    if logits.device.type != "cpu" or whole != vocabulary or not logits.is_contiguous():
+        return logits.argmax(-1)
+    blocks = logits.view(rows, -1, _BLOCK)
+    best = blocks.amax(-1).argmax(-1)
+    inside = blocks[torch.arange(rows), best].argmax(-1)
+    return best.mul_(_BLOCK).add_(inside)
 
 
 def _scores(logits: Tensor, ids: Tensor) -> Tensor:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import increment_version
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from unmask.nn.ragged import Layout
 
@@ -99,7 +101,8 @@ _Engine = TypeVar("_Engine")
 class Engines(Generic[_Module, _Engine]):
     """One engine a module, made anew when any of its weights changed since.
 
-    PyTorch counts the changes of a tensor; only writes through `.data` go uncounted.
+    PyTorch counts the changes of a tensor; only writes through `.data` go uncounted, and those of its fused
+    optimisers, which are counted here.
     """
 
     def __init__(self, make: Callable[[_Module], _Engine]) -> None:
@@ -118,3 +121,13 @@ class Engines(Generic[_Module, _Engine]):
 def _version(module: nn.Module) -> _Version:
     tensors = (*module.parameters(), *module.buffers())
     return tuple((t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors)
+
+
+def _count_fused_step(optimiser: torch.optim.Optimizer, *_: Any) -> None:
+    """PyTorch's fused kernels write to the weights without counting it: an engine would stay as it was."""
+    for group in optimiser.param_groups:
+        if group.get("fused"):
+            increment_version([parameter for parameter in group["params"] if not parameter.is_inference()])
+
+
+register_optimizer_step_post_hook(_count_fused_step)

@@ -7,7 +7,7 @@ here and nowhere else, and each falls back to a plain product where it is missin
 **Rows do not depend on each other.** Most kernels add in another order when the number of rows changes, so that
 a text's result would depend on what else is in its batch. The float32 and int8 kernels here do not: row r of the
 result is the same bits however many rows there are. oneDNN's packed product has this property from two rows on,
-for every shape tried (`tests/nn/test_linear.py`).
+for every shape tried (`tests/nn/test_linear.py`). The float16 kernel has it with AVX-512, not with AVX2.
 """
 
 from __future__ import annotations
@@ -38,9 +38,6 @@ _FUSED = {
 }
 #: oneDNN's packing asks how many rows to expect; from 8 on its choice was the same for every shape tried.
 _ROWS_HINT = 16
-#: Fewer rows are filled up to so many: the product is then faster (11.7 against 14.5 ms for t5-small's decoder,
-#: one thread of an AMD Zen 4), and its rows are the same bits as those of larger products.
-_FILLED_ROWS = 4
 #: Up to so many rows, FBGEMM's float16 weights beat oneDNN's bfloat16 ones: it is memory that is waited for.
 _FEW_ROWS = 4
 _LARGEST_HALF = 65504.0
@@ -73,7 +70,8 @@ def pack(weight: Tensor, precision: str, activation: str | None = None) -> Packe
     if precision == "bfloat16":
         narrow = weight.bfloat16()
         if not _has_onednn(torch.bfloat16):
-            return _Plain(narrow, activation)
+            # A processor without bfloat16 products: float16 holds the same weights and is read as fast.
+            return pack(narrow.float(), "float16", activation)
         many = _OneDNN(narrow, activation)
         return _ByRows(_Half(narrow.float(), activation), many) if _fits_half(narrow) else many
     return _pack_float32(weight.float(), activation)
@@ -82,7 +80,17 @@ def pack(weight: Tensor, precision: str, activation: str | None = None) -> Packe
 def _pack_float32(weight: Tensor, activation: str | None) -> PackedLinear:
     if not _has_onednn(torch.float32):
         return _Plain(weight.float(), activation)
-    return _AtLeast(_OneDNN(weight.float(), activation), _FILLED_ROWS)
+    return _AtLeast(_OneDNN(weight.float(), activation), _filled_rows())
+
+
+@cache
+def _filled_rows() -> int:
+    """Fewer rows are filled up to so many, from where on a row's bits are the same in products of any size.
+
+    t5-small's decoder, one row: with AVX-512 four rows are faster than two (11.7 against 14.5 ms, a thread of
+    an AMD Zen 4), with AVX2 two (7.6 against 11.2 ms, two threads of a Zen 3).
+    """
+    return 4 if torch.backends.cpu.get_cpu_capability().startswith("AVX512") else 2
 
 
 def quantize(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -230,34 +238,51 @@ class _Int8:
     """FBGEMM: int8 weights, each row of the input quantised by its own largest value, float32 around."""
 
     def __init__(self, weight: Tensor, scale: Tensor, activation: str | None) -> None:
-        zeros = torch.zeros(weight.shape[0], dtype=torch.int64)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            tensor = torch._make_per_channel_quantized_tensor(weight.contiguous(), scale.double(), zeros, 0)
-        self.weight = _prepacked(torch.ops.quantized.linear_prepack, tensor)
+        self.weight = _packed_int8(weight, scale)
         self.activation = ACTIVATIONS.get(activation or "")
-        self.product = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32.default
+        steps, self.zero = _activation_range()
+        self.step = 1 / steps
 
     def __call__(self, x: Tensor) -> Tensor:
-        steps = _row_steps(x)
-        y = self.product(x / steps, 1.0, 128, self.weight).mul_(steps)
+        largest = _largest(x)
+        y = _int8_product(x / largest, self.step, self.zero, self.weight).mul_(largest)
         return y if self.activation is None else self.activation(y)
 
     def add(self, x: Tensor, to: Tensor) -> Tensor:
-        steps = _row_steps(x)
-        return to.addcmul_(self.product(x / steps, 1.0, 128, self.weight), steps)
+        largest = _largest(x)
+        return to.addcmul_(_int8_product(x / largest, self.step, self.zero, self.weight), largest)
 
 
-def _row_steps(x: Tensor) -> Tensor:
-    """(rows, 1): what one step of a row's int8 values stands for. The 1e-30 is for rows of zeros."""
-    return x.abs().amax(-1, True).mul_(1 / _int8_limit()).add_(1e-30)
+def _int8_product(x: Tensor, step: float, zero: int, weight: Any) -> Tensor:
+    """x (rows, in) becomes unsigned bytes `round(x / step) + zero`; (rows, out) float32 comes back."""
+    operator = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32.default
+    result: Tensor = operator(x, step, zero, weight)
+    return result
+
+
+def _largest(x: Tensor) -> Tensor:
+    """(rows, 1): each row's largest size; in the place of zero the smallest number there is."""
+    return x.abs().amax(-1, True).clamp_(min=torch.finfo(torch.float32).tiny)
 
 
 @cache
-def _int8_limit() -> int:
-    """The largest quantised activation: without VNNI the product saturates in its 16-bit sums beyond 63."""
-    supported = getattr(torch.cpu, "_is_avx512_vnni_supported", torch.cpu._is_vnni_supported)
-    return 127 if supported() else 63
+def _activation_range() -> tuple[int, int]:
+    """An activation's largest step from zero, and the byte that stands for zero: (127, 128) or (63, 64).
+
+    Without VNNI the products of two neighbouring bytes are added in 16 bits, where 2 × 255 × 127 is cut to
+    32,767: all eight bits can't be used. Asked of the kernel itself, as only it knows which instructions it takes.
+    """
+    largest = _packed_int8(torch.full((64, 64), 127, dtype=torch.int8), torch.ones(64))
+    whole = _int8_product(torch.ones(1, 64), 1 / 127, 128, largest)
+    return (127, 128) if torch.allclose(whole, torch.full((1, 64), 64.0 * 127)) else (63, 64)
+
+
+def _packed_int8(weight: Tensor, scale: Tensor) -> Any:
+    zeros = torch.zeros(weight.shape[0], dtype=torch.int64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tensor = torch._make_per_channel_quantized_tensor(weight.contiguous(), scale.double(), zeros, 0)
+    return _prepacked(torch.ops.quantized.linear_prepack, tensor)
 
 
 def _fits_half(weight: Tensor) -> bool:

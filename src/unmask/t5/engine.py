@@ -19,12 +19,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from unmask.nn.inference import Engines
 from unmask.nn.linear import PackedLinear, QuantizedLinear, pack, pack_int8
 from unmask.nn.norm import RMSNorm
 from unmask.nn.ragged import Layout
@@ -238,23 +238,9 @@ def _tables(stack: T5Stack) -> Callable[..., list[Tensor]]:
     return biases
 
 
-_Version = tuple[tuple[int, int], ...]
-_engines: WeakKeyDictionary[nn.Module, tuple[_Version, T5Engine]] = WeakKeyDictionary()
+_engines: Engines[T5Backbone, T5Engine] = Engines(T5Engine)
 
 
 def engine_of(model: T5Backbone) -> T5Engine:
-    """The engine of a model's weights as they are now: packed anew if any of them changed since.
-
-    PyTorch counts the changes of a tensor; only writes through `.data` go uncounted.
-    """
-    version = _version(model)
-    found = _engines.get(model)
-    if found is None or found[0] != version:
-        found = (version, T5Engine(model))
-        _engines[model] = found
-    return found[1]
-
-
-def _version(model: nn.Module) -> _Version:
-    tensors = (*model.parameters(), *model.buffers())
-    return tuple((t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors)
+    """The engine of a model's weights as they are now: packed anew if any of them changed since."""
+    return _engines.of(model)
