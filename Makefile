@@ -26,7 +26,7 @@ check: .venv/dev
 	touch $@
 
 .venv/dev: .venv/run
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,constraints,convert]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,constraints,convert,tensorflow]"
 	touch $@
 
 clean:

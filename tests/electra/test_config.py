@@ -35,7 +35,7 @@ def test_what_shapes_no_model_is_ignored() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"model_type": "bert"}, "config.json is of model type 'bert', not electra"),
+        ({"model_type": "roberta"}, "config.json is of model type 'roberta', not electra"),
         ({"hidden_act": "mish"}, "config.json: hidden_act 'mish' is not one of gelu, "),
         ({"position_embedding_type": "relative_key"}, "'relative_key' is not supported, only 'absolute'"),
         ({"is_decoder": True}, "is_decoder True is not supported"),

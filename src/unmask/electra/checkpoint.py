@@ -42,7 +42,7 @@ OUTPUT_EMBEDDINGS = "generator_lm_head.weight"
 #: Buffers that older Transformers saved beside the weights.
 _BUFFERS = ("electra.embeddings.position_ids", "electra.embeddings.token_type_ids")
 #: How a bare encoder's file (Transformers' `ElectraModel`) names what others keep under `electra.`.
-_BARE = ("embeddings.", "embeddings_project.", "encoder.")
+_BARE = ("embeddings.", "embeddings_project.", "encoder.", "pooler.")
 
 
 def hub_name(name: str) -> str:
@@ -56,10 +56,36 @@ def hub_name(name: str) -> str:
     return f"electra.encoder.layer.{match[1]}.{_LAYER[match[2]]}.{kind}"
 
 
+# BERT's names: its encoder is ELECTRA's, and its masked-LM head the generator's.
+_BERT_HEAD = {
+    "cls.predictions.transform.dense.": "generator_predictions.dense.",
+    "cls.predictions.transform.LayerNorm.": "generator_predictions.LayerNorm.",
+    "cls.predictions.bias": "generator_lm_head.bias",
+    "cls.predictions.decoder.": "generator_lm_head.",
+}
+#: The first checkpoints of both families call a norm's tensors so.
+_NORM = {".gamma": ".weight", ".beta": ".bias"}
+
+
 def settle(weights: dict[str, Tensor]) -> None:
-    """Bring the variants that writers have produced to one form, in place: full names, no buffers."""
+    """Bring the variants that writers have produced to one form, in place: ELECTRA's full names, no buffers."""
     for name in list(weights):
-        if name.startswith(_BARE):
-            weights[f"electra.{name}"] = weights.pop(name)
+        weights[_settled(name)] = weights.pop(name)
     for name in _BUFFERS:
         weights.pop(name, None)
+    if any(name.startswith("electra.pooler.") for name in weights):
+        # A BERT's classifier of texts reads its pooler, which ELECTRA lacks: it would be a wrong head here.
+        for name in ("classifier.weight", "classifier.bias"):
+            weights.pop(name, None)
+
+
+def _settled(name: str) -> str:
+    for old, new in _NORM.items():
+        if name.endswith(f"LayerNorm{old}"):
+            name = name.removesuffix(old) + new
+    for old, new in _BERT_HEAD.items():
+        if name.startswith(old):
+            return new + name.removeprefix(old)
+    if name.startswith("bert."):
+        return f"electra.{name.removeprefix('bert.')}"
+    return f"electra.{name}" if name.startswith(_BARE) else name

@@ -28,6 +28,8 @@ _FIXED = {
     "summary_use_proj": True,
     "summary_activation": "gelu",
 }
+#: Sizes that a BERT's config.json may leave out, where they differ from this family's (Transformers' defaults).
+_BERT_DEFAULTS = {"hidden_size": 768, "num_attention_heads": 12, "intermediate_size": 3072}
 #: Heads for whole texts: Transformers' (dense, GELU, dropout, dense), and the paper's single linear layer.
 CLASSIFICATION_HEADS = ("dense", "linear")
 
@@ -116,8 +118,13 @@ class ElectraConfig:
             UserError: another family's config, or a value that this implementation does not know.
         """
         kind = values.get("model_type", "electra")
-        if kind != "electra":
-            raise UserError(f"{where} is of model type {kind!r}, not electra")
+        if kind == "bert":  # an ELECTRA whose embeddings are as wide as its layers
+            values = {**values, "embedding_size": values.get("hidden_size", 768)}
+            values = _BERT_DEFAULTS | values
+        elif kind != "electra":
+            raise UserError(
+                f"{where} is of model type {kind!r}, not electra (nor bert, which has its layout)"
+            )
         for name, fixed in _FIXED.items():
             if values.get(name, fixed) not in (fixed, None):
                 raise UserError(f"{where}: {name} {values[name]!r} is not supported, only {fixed!r}")

@@ -25,6 +25,7 @@ from unmask.electra import checkpoint
 from unmask.electra.batch import Batch, Rows, check_length
 from unmask.electra.config import ACTIVATIONS, ElectraConfig
 from unmask.electra.engine import engine_of
+from unmask.errors import UserError
 from unmask.nn.attention import attention
 from unmask.nn.losses import CHUNK_ROWS, linear_cross_entropy
 from unmask.nn.pretrained import PretrainedModel
@@ -268,6 +269,11 @@ class ElectraForMaskedLM(ElectraBackbone):
     @classmethod
     def prepare(cls, config: ElectraConfig, weights: dict[str, Tensor]) -> ElectraConfig:
         """Drop a copy of the embedding; a different output matrix in the file decides that it is untied."""
+        if any(name.startswith("cls.predictions.") for name in weights) and config.hidden_act != "gelu":
+            raise UserError(
+                f"a BERT's masked-LM head with hidden_act {config.hidden_act!r} is none of ELECTRA's, "
+                "whose generator has 'gelu' there: load its encoder alone (ElectraModel)"
+            )
         checkpoint.settle(weights)
         output = weights.get(checkpoint.OUTPUT_EMBEDDINGS)
         embedding = weights.get(checkpoint.WORD_EMBEDDINGS)
@@ -352,6 +358,7 @@ class ElectraForPreTraining(ElectraBackbone):
     """The discriminator: was this token replaced?"""
 
     architecture = "ElectraForPreTraining"
+    fresh_heads = ("discriminator_head.",)
     glorot = ("encoder.projection", "discriminator_head.output")
 
     def __init__(self, config: ElectraConfig) -> None:

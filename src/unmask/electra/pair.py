@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unmask import hub
-from unmask.electra.config import ElectraConfig
+from unmask.electra.config import ElectraConfig, generator_config
 from unmask.electra.model import ElectraForMaskedLM, ElectraForPreTraining
+from unmask.electra.tokenizer import ElectraTokenizer
 from unmask.errors import UserError
 from unmask.nn.ragged import Layout
 
@@ -129,6 +130,36 @@ class ElectraPair(nn.Module):
             logger.warning("%s: the halves' embeddings differ; the discriminator's serve both now", directory)
         return pair
 
+    @classmethod
+    def from_discriminator(
+        cls,
+        discriminator: str | os.PathLike[str],
+        generator: str | os.PathLike[str] | None = None,
+        *,
+        generator_width: float = 0.25,
+        **options: Any,
+    ) -> Self:
+        """A pair to continue with from a discriminator, or any encoder of ELECTRA's or BERT's layout, alone.
+
+        The discriminator's embeddings serve both halves. A head that the checkpoint lacks is drawn afresh.
+
+        Args:
+            discriminator: a model directory or Hub name.
+            generator: a masked language model with the same vocabulary and embedding sizes (ELECTRA's or BERT's
+                layout); None: a fresh one, from torch's global generator.
+            generator_width: of a fresh one, as a share of the discriminator's.
+            options: as for a model's `from_pretrained`.
+
+        Raises:
+            UserError: sizes that cannot be shared, or tokenizers beside the two that give other ids.
+        """
+        judge = ElectraForPreTraining.from_pretrained(discriminator, **options)
+        if generator is None:
+            fresh = ElectraForMaskedLM(generator_config(judge.config, generator_width))
+            return cls(fresh.to(judge.encoder.embeddings.token.weight).eval(), judge)
+        _check_vocabularies(generator, discriminator)
+        return cls(ElectraForMaskedLM.from_pretrained(generator, **options), judge)
+
     def save_pretrained(self, directory: str | os.PathLike[str]) -> None:
         """Write `generator/` and `discriminator/`, each a model directory that stands alone."""
         self.generator.save_pretrained(Path(directory) / GENERATOR)
@@ -182,3 +213,16 @@ class ElectraPair(nn.Module):
             replaced=replaced.sum(),
             found=(suspected & replaced).sum(),
         )
+
+
+def _check_vocabularies(*models: str | os.PathLike[str]) -> None:
+    """Refuse models whose tokenizers, where both have one, number other pieces."""
+    pieces = []
+    for model in models:
+        try:
+            tokenizer = ElectraTokenizer.from_pretrained(model)
+        except UserError:  # weights alone: their sizes are all there is to compare
+            return
+        pieces.append(tokenizer.convert_ids_to_tokens(range(tokenizer.vocab_size)))
+    if pieces[0] != pieces[1]:
+        raise UserError(f"{models[0]} and {models[1]} have different vocabularies: a pair needs one")

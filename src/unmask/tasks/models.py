@@ -93,7 +93,7 @@ def family_of(directory: Path) -> str:
     kind = hub.read_json(directory / hub.CONFIG).get("model_type")
     if kind in KINDS:
         return "t5"
-    if kind != "electra":
+    if kind not in ("electra", "bert"):  # BERT's layout is an ELECTRA encoder's
         raise UserError(f"{directory} holds a model of type {kind!r}: only t5 and electra can be used")
     return "electra"
 
