@@ -103,7 +103,7 @@ def test_several_tokens_at_once_are_the_same_bits_as_one_by_one(model: T5ForCond
     written = torch.randint(3, 300, (3, 40))
     expected = [decoder_of(model, [text]) for text in texts]
     logits = [
-        [single.step(token[None])[0] for token in row] for single, row in zip(expected, written, strict=True)
+        [single.step(token[None])[0].clone() for token in row] for single, row in zip(expected, written, strict=True)
     ]
     decoder = decoder_of(model, texts, 40)
     assert torch.equal(decoder.advance(written[:, :5])[:, 4], torch.stack([row[4] for row in logits]))

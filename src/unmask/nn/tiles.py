@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -290,10 +289,18 @@ def _tile(kind: int, rows: int, panels: int) -> Any:
 
     @intrinsic
     def tile(
-        typing: Any, sums: Any, x: Any, x_stride: Any, weights: Any, panel_stride: Any, step: Any, steps: Any
+        typing: Any,
+        sums: Any,
+        sums_stride: Any,
+        x: Any,
+        x_stride: Any,
+        weights: Any,
+        panel_stride: Any,
+        step: Any,
+        steps: Any,
     ) -> Any:
         def generate(context: Any, builder: _Builder, signature: Any, arguments: Any) -> Any:
-            sums, x, x_stride, weights, panel_stride, step, steps = arguments
+            sums, sums_stride, x, x_stride, weights, panel_stride, step, steps = arguments
             before = builder.block
             body, behind = builder.append_basic_block("step"), builder.append_basic_block("steps.end")
             lines = [builder.add(x, builder.mul(x_stride, _I64(row))) for row in range(rows)]
@@ -318,11 +325,13 @@ def _tile(kind: int, rows: int, panels: int) -> Any:
                 result.add_incoming(zero, before)
                 result.add_incoming(value, body)
                 new[place] = result
-            for place, result in enumerate(new):
-                _store(builder, result, _at(builder, sums, 64 * place), 4)
+            for row in range(rows):
+                line = builder.add(sums, builder.mul(sums_stride, _I64(row)))
+                for panel in range(panels):
+                    _store(builder, new[row * panels + panel], _at(builder, line, 64 * panel), 4)
             return context.get_dummy_value()
 
-        return types.void(*[types.int64] * 7), generate
+        return types.void(*[types.int64] * 8), generate
 
     return tile
 
@@ -345,7 +354,7 @@ def _step(
 
 
 def _tiles(kind: int) -> Any:
-    """Tiles of one kind of weight: (rows, panels at once, sums, x, x_stride, weights, panel_stride, step, steps)."""
+    """The tiles of one kind of weight: `panels` at once are 1, or what goes with so many rows."""
     full = [_tile(kind, rows, _PANELS[rows - 1]) for rows in range(1, ROWS + 1)]
     single = [_tile(kind, rows, 1) for rows in range(1, ROWS + 1)]
     full_1, full_2, full_3, full_4, full_5, full_6 = full
@@ -356,6 +365,7 @@ def _tiles(kind: int) -> Any:
         rows: int,
         panels: int,
         sums: int,
+        sums_stride: int,
         x: int,
         x_stride: int,
         weights: int,
@@ -365,29 +375,29 @@ def _tiles(kind: int) -> Any:
     ) -> None:
         if panels == 1:
             if rows == 1:
-                single_1(sums, x, x_stride, weights, panel_stride, step, steps)
+                single_1(sums, sums_stride, x, x_stride, weights, panel_stride, step, steps)
             elif rows == 2:
-                single_2(sums, x, x_stride, weights, panel_stride, step, steps)
+                single_2(sums, sums_stride, x, x_stride, weights, panel_stride, step, steps)
             elif rows == 3:
-                single_3(sums, x, x_stride, weights, panel_stride, step, steps)
+                single_3(sums, sums_stride, x, x_stride, weights, panel_stride, step, steps)
             elif rows == 4:
-                single_4(sums, x, x_stride, weights, panel_stride, step, steps)
+                single_4(sums, sums_stride, x, x_stride, weights, panel_stride, step, steps)
             elif rows == 5:
-                single_5(sums, x, x_stride, weights, panel_stride, step, steps)
+                single_5(sums, sums_stride, x, x_stride, weights, panel_stride, step, steps)
             else:
-                single_6(sums, x, x_stride, weights, panel_stride, step, steps)
+                single_6(sums, sums_stride, x, x_stride, weights, panel_stride, step, steps)
         elif rows == 1:
-            full_1(sums, x, x_stride, weights, panel_stride, step, steps)
+            full_1(sums, sums_stride, x, x_stride, weights, panel_stride, step, steps)
         elif rows == 2:
-            full_2(sums, x, x_stride, weights, panel_stride, step, steps)
+            full_2(sums, sums_stride, x, x_stride, weights, panel_stride, step, steps)
         elif rows == 3:
-            full_3(sums, x, x_stride, weights, panel_stride, step, steps)
+            full_3(sums, sums_stride, x, x_stride, weights, panel_stride, step, steps)
         elif rows == 4:
-            full_4(sums, x, x_stride, weights, panel_stride, step, steps)
+            full_4(sums, sums_stride, x, x_stride, weights, panel_stride, step, steps)
         elif rows == 5:
-            full_5(sums, x, x_stride, weights, panel_stride, step, steps)
+            full_5(sums, sums_stride, x, x_stride, weights, panel_stride, step, steps)
         else:
-            full_6(sums, x, x_stride, weights, panel_stride, step, steps)
+            full_6(sums, sums_stride, x, x_stride, weights, panel_stride, step, steps)
 
     return tiles
 
@@ -415,7 +425,15 @@ def panel_bytes(kind: int, inputs: int) -> int:
 
 @njit
 def multiply(
-    kind: int, rows: int, panels: int, sums: int, x: int, x_stride: int, weights: int, inputs: int
+    kind: int,
+    rows: int,
+    panels: int,
+    sums: int,
+    sums_stride: int,
+    x: int,
+    x_stride: int,
+    weights: int,
+    inputs: int,
 ) -> None:
     """One tile: sums[row, panel, 16] = x W; float32, or int32 for int8.
 
@@ -423,18 +441,19 @@ def multiply(
         rows: 1 to ROWS.
         panels: `panels_at_once(rows)`, or of more rows; or 1.
         sums: address of the result.
+        sums_stride: bytes from one row of it to the next.
         x: address of the first row, float32 or (int8) what `quantise` made.
         weights: address of the first panel.
     """
     step, steps = _STEP[kind], -(-inputs // _INPUTS[kind])
     if kind == INT8:
-        _int8_tiles(rows, panels, sums, x, x_stride, weights, step * steps, step, steps)
+        _int8_tiles(rows, panels, sums, sums_stride, x, x_stride, weights, step * steps, step, steps)
     elif kind == BFLOAT16:
-        _bfloat16_tiles(rows, panels, sums, x, x_stride, weights, step * steps, step, steps)
+        _bfloat16_tiles(rows, panels, sums, sums_stride, x, x_stride, weights, step * steps, step, steps)
     elif kind == FLOAT16:
-        _float16_tiles(rows, panels, sums, x, x_stride, weights, step * steps, step, steps)
+        _float16_tiles(rows, panels, sums, sums_stride, x, x_stride, weights, step * steps, step, steps)
     else:
-        float32_tiles(rows, panels, sums, x, x_stride, weights, step * steps, step, steps)
+        float32_tiles(rows, panels, sums, sums_stride, x, x_stride, weights, step * steps, step, steps)
 
 
 def _reduction(combine: str) -> Any:
@@ -501,7 +520,7 @@ def round_vector(typing: Any, x: Any, factor: Any, to: Any) -> Any:
     return types.void(types.int64, types.float32, types.int64), generate
 
 
-@cache
+@njit
 def activation_steps(inputs: int) -> int:
     """The largest whole number of an activation: no sum of `inputs` products may leave 32 bits."""
     return 127 if _VNNI else min(2047, (2**31 - 1) // (127 * inputs))
