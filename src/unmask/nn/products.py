@@ -33,6 +33,7 @@ from unmask.nn.tiles import (
     panel_bytes,
     panels_at_once,
     round_vector,
+    settle,
     squares,
 )
 
@@ -69,12 +70,6 @@ _line_bytes = njit(_line_bytes_of)
 def floats(address: int, count: int) -> Any:
     """`count` float32 at an address."""
     return carray(pointer(address), (count,), np.float32)
-
-
-@njit
-def integers(address: int, count: int) -> Any:
-    """`count` int32 at an address."""
-    return carray(pointer(address), (count,), np.int32)
 
 
 @intrinsic
@@ -172,42 +167,14 @@ def _prepare_row(x: int, width: int, floor: Any, rounded: int, steps: int, spare
 
 
 @njit
-def _settle(
-    sums: int, rows: int, panels: int, int8: bool, scales: int, offsets: int, factors: Any, first_row: int
-) -> None:
-    """A tile's sums as results: float32, scaled, each row by its factor."""
-    for row in range(rows):
-        factor = factors[first_row + row]
-        for panel in range(panels):
-            place = sums + (row * panels + panel) * LANES * 4
-            values = floats(place, LANES)
-            if int8:
-                numbers = integers(place, LANES)
-                scale = floats(scales + panel * LANES * 4, LANES)
-                offset = integers(offsets + panel * LANES * 4, LANES)
-                for i in range(LANES):
-                    values[i] = np.float32(numbers[i] - offset[i]) * scale[i] * factor
-            else:
-                for i in range(LANES):
-                    values[i] = values[i] * factor
-
-
-@njit
-def _put(values: Any, to: Any, count: int, add: bool) -> None:
-    """The first `count` of 16 values."""
-    if count == LANES:
-        for i in range(LANES):
-            to[i] = to[i] + values[i] if add else values[i]
-    else:
-        for i in range(count):
-            to[i] = to[i] + values[i] if add else values[i]
-
-
-@njit
 def _deliver(
     sums: int,
     rows: int,
     panels: int,
+    int8: bool,
+    scales: int,
+    offsets: int,
+    factors: Any,
     first_panel: int,
     outputs: int,
     out: int,
@@ -217,28 +184,55 @@ def _deliver(
     ending: int,
     activation: int,
 ) -> None:
-    """A tile's results to their place."""
-    if ending == ACTIVATE:
-        _activate(activation, floats(sums, rows * panels * LANES))
+    """A tile's sums as results in their place."""
+    if ending == ACTIVATE or ending == GATE:
+        _settle_here(sums, rows, panels, int8, scales, offsets, factors, first_row)
+        if ending == ACTIVATE:
+            _activate(activation, floats(sums, rows * panels * LANES))
     for row in range(rows):
         place = first_row + row
+        factor = factors[place]
         if places != 0:
             place = carray(pointer(places), (place + 1,), np.int64)[place]
         line = out + place * out_stride
         for panel in range(panels):
-            values = floats(sums + (row * panels + panel) * LANES * 4, LANES)
-            number = first_panel + panel
+            here = sums + (row * panels + panel) * LANES * 4
+            begin = (first_panel + panel) * LANES
             if ending == GATE:
-                if number % 2 == 0:
-                    _activate(activation, values)
+                if panel % 2 == 0:
+                    _activate(activation, floats(here, LANES))
                     continue
-                gate = floats(sums + (row * panels + panel - 1) * LANES * 4, LANES)
-                for i in range(LANES):
-                    values[i] = values[i] * gate[i]
-                number //= 2
-            begin = number * LANES
-            count = min(LANES, outputs - begin)
-            _put(values, floats(line + begin * 4, count), count, ending == ADD)
+                _multiply_into(here - LANES * 4, here)
+                begin = (first_panel + panel) // 2 * LANES
+            elif ending != ACTIVATE:
+                beside = panel * LANES * 4
+                if begin + LANES <= outputs:
+                    settle(
+                        int8, ending == ADD, here, scales + beside, offsets + beside, factor, line + begin * 4
+                    )
+                    continue
+                settle(int8, False, here, scales + beside, offsets + beside, factor, here)
+            values, to = floats(here, LANES), floats(line + begin * 4, LANES)
+            for i in range(min(LANES, outputs - begin)):
+                to[i] = to[i] + values[i] if ending == ADD else values[i]
+
+
+@njit
+def _settle_here(
+    sums: int, rows: int, panels: int, int8: bool, scales: int, offsets: int, factors: Any, first_row: int
+) -> None:
+    """A tile's sums as float32 results where they are."""
+    for row in range(rows):
+        for panel in range(panels):
+            here, beside = sums + (row * panels + panel) * LANES * 4, panel * LANES * 4
+            settle(int8, False, here, scales + beside, offsets + beside, factors[first_row + row], here)
+
+
+@njit
+def _multiply_into(one: int, other: int) -> None:
+    factors, values = floats(one, LANES), floats(other, LANES)
+    for i in range(LANES):
+        values[i] = values[i] * factors[i]
 
 
 @njit
@@ -325,9 +319,22 @@ def product(
                         columns + part * stride,
                         inputs,
                     )
-                _settle(sums, height, wide, kind == INT8, scales, offsets, factors, top)
                 _deliver(
-                    sums, height, wide, panel, outputs, out, out_stride, places, top, ending, activation
+                    sums,
+                    height,
+                    wide,
+                    kind == INT8,
+                    scales,
+                    offsets,
+                    factors,
+                    panel,
+                    outputs,
+                    out,
+                    out_stride,
+                    places,
+                    top,
+                    ending,
+                    activation,
                 )
             panel += wide
 

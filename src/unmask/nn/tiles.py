@@ -402,7 +402,7 @@ def _tiles(kind: int) -> Any:
     return tiles
 
 
-float32_tiles = _tiles(FLOAT32)
+_float32_tiles = _tiles(FLOAT32)
 _bfloat16_tiles = _tiles(BFLOAT16)
 _float16_tiles = _tiles(FLOAT16)
 _int8_tiles = _tiles(INT8)
@@ -453,17 +453,48 @@ def multiply(
     elif kind == FLOAT16:
         _float16_tiles(rows, panels, sums, sums_stride, x, x_stride, weights, step * steps, step, steps)
     else:
-        float32_tiles(rows, panels, sums, sums_stride, x, x_stride, weights, step * steps, step, steps)
+        _float32_tiles(rows, panels, sums, sums_stride, x, x_stride, weights, step * steps, step, steps)
 
 
-def _reduction(combine: str) -> Any:
+@njit
+def combine(
+    kind: int,
+    rows: int,
+    blocks: int,
+    sums: int,
+    sums_stride: int,
+    factors: int,
+    factor_stride: int,
+    vectors: int,
+    step: int,
+    steps: int,
+) -> None:
+    """sums[row, 16 · blocks] = Σ over steps of factors[row, step] · vectors[step, 16 · blocks].
+
+    Args:
+        kind: FLOAT32 or FLOAT16, of the vectors.
+        step: bytes from one step's vectors to the next's.
+    """
+    at_once, width = panels_at_once(rows), _STEP[kind]
+    block = 0
+    while block < blocks:
+        taken = at_once if block + at_once <= blocks else 1
+        here, there = sums + block * LANES * 4, vectors + block * width
+        if kind == FLOAT16:
+            _float16_tiles(rows, taken, here, sums_stride, factors, factor_stride, there, width, step, steps)
+        else:
+            _float32_tiles(rows, taken, here, sums_stride, factors, factor_stride, there, width, step, steps)
+        block += taken
+
+
+def _reduction(how: str) -> Any:
     """A loop over whole vectors of float32 that ends in one number: (address, vectors) → float32."""
 
     @intrinsic
     def reduce(typing: Any, address: Any, vectors: Any) -> Any:
         def generate(context: Any, builder: _Builder, signature: Any, arguments: Any) -> Any:
             address, vectors = arguments
-            first = float("-inf") if combine == "largest" else 0.0
+            first = float("-inf") if how == "largest" else 0.0
             before = builder.block
             body, behind = builder.append_basic_block("vector"), builder.append_basic_block("vectors.end")
             start = _constant(_FLOAT, first)
@@ -473,7 +504,7 @@ def _reduction(combine: str) -> Any:
             count.add_incoming(_I64(0), before)
             held.add_incoming(start, before)
             x = _load(builder, builder.add(address, builder.mul(count, _I64(64))), _vector(_FLOAT), 4)
-            new = _combined(builder, combine, held, x)
+            new = _combined(builder, how, held, x)
             following = builder.add(count, _I64(1))
             count.add_incoming(following, body)
             held.add_incoming(new, body)
@@ -482,7 +513,7 @@ def _reduction(combine: str) -> Any:
             result = builder.phi(_vector(_FLOAT))
             result.add_incoming(start, before)
             result.add_incoming(new, body)
-            if combine in ("largest", "largest_size"):
+            if how in ("largest", "largest_size"):
                 return _call(builder, "llvm.vector.reduce.fmax.v16f32", _FLOAT, [result])
             return _call(builder, "llvm.vector.reduce.fadd.v16f32", _FLOAT, [_FLOAT(0.0), result])
 
@@ -491,12 +522,12 @@ def _reduction(combine: str) -> Any:
     return reduce
 
 
-def _combined(builder: _Builder, combine: str, held: Any, x: Any) -> Any:
-    if combine == "squares":
+def _combined(builder: _Builder, how: str, held: Any, x: Any) -> Any:
+    if how == "squares":
         return _fma(builder, x, x, held)
-    if combine == "total":
+    if how == "total":
         return builder.fadd(held, x)
-    if combine == "largest_size":
+    if how == "largest_size":
         x = _call(builder, "llvm.fabs.v16f32", x.type, [x])
     return builder.select(builder.fcmp_ordered(">", x, held), x, held)
 
@@ -518,6 +549,72 @@ def round_vector(typing: Any, x: Any, factor: Any, to: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(types.int64, types.float32, types.int64), generate
+
+
+def _settled(int8: bool, added: bool) -> Any:
+    """16 sums of one row as results: (sums, scales, offsets, factor, result) → nothing.
+
+    result = sums · factor, or (sums - offsets) · scales · factor for int8; added to what is there if `added`.
+    """
+
+    @intrinsic
+    def settle(typing: Any, sums: Any, scales: Any, offsets: Any, factor: Any, result: Any) -> Any:
+        def generate(context: Any, builder: _Builder, signature: Any, arguments: Any) -> Any:
+            sums, scales, offsets, factor, result = arguments
+            if int8:
+                numbers = _load(builder, sums, _vector(_I32), 4)
+                numbers = builder.sub(numbers, _load(builder, offsets, _vector(_I32), 4))
+                values = builder.sitofp(numbers, _vector(_FLOAT))
+                values = builder.fmul(values, _load(builder, scales, _vector(_FLOAT), 4))
+            else:
+                values = _load(builder, sums, _vector(_FLOAT), 4)
+            values = builder.fmul(values, _spread(builder, factor))
+            if added:
+                values = builder.fadd(values, _load(builder, result, _vector(_FLOAT), 4))
+            _store(builder, values, result, 4)
+            return context.get_dummy_value()
+
+        return types.void(types.int64, types.int64, types.int64, types.float32, types.int64), generate
+
+    return settle
+
+
+_float_stored, _float_added = _settled(False, False), _settled(False, True)
+_int8_stored, _int8_added = _settled(True, False), _settled(True, True)
+
+
+@njit
+def settle(
+    int8: bool, added: bool, sums: int, scales: int, offsets: int, factor: Any, result: int
+) -> None:
+    """16 sums of `multiply`, all addresses, as float32 results times the row's factor: written, or added."""
+    if int8:
+        if added:
+            _int8_added(sums, scales, offsets, factor, result)
+        else:
+            _int8_stored(sums, scales, offsets, factor, result)
+    elif added:
+        _float_added(sums, scales, offsets, factor, result)
+    else:
+        _float_stored(sums, scales, offsets, factor, result)
+
+
+#: The largest float16.
+_LARGEST_HALF = 65504.0
+
+
+@intrinsic
+def store_half(typing: Any, value: Any, address: Any) -> Any:
+    """A float32 as float16 at an address; what is too large becomes the largest."""
+
+    def generate(context: Any, builder: _Builder, signature: Any, arguments: Any) -> Any:
+        value, address = arguments
+        for name, bound in (("llvm.minnum.f32", _LARGEST_HALF), ("llvm.maxnum.f32", -_LARGEST_HALF)):
+            value = _call(builder, name, _FLOAT, [value, _FLOAT(bound)])
+        _store(builder, builder.fptrunc(value, _HALF), address, 2)
+        return context.get_dummy_value()
+
+    return types.void(types.float32, types.int64), generate
 
 
 @njit

@@ -28,7 +28,7 @@ from unmask.nn import products, threads, tiles
 from unmask.nn.products import ACTIVATE, ADD, GATE, STORE, exp, floats, product
 from unmask.nn.ragged import Layout
 from unmask.nn.threads import HEADER, member, pointer, share, wait
-from unmask.nn.tiles import FIELDS, FLOAT32, LANES, ROWS, Panels, float32_tiles, largest, panels_at_once, total
+from unmask.nn.tiles import FIELDS, FLOAT16, FLOAT32, LANES, ROWS, Panels, combine, largest, store_half, total
 from unmask.t5.slots import Slots
 
 if TYPE_CHECKING:
@@ -120,8 +120,9 @@ def usable(widths: Sequence[int], activation: str) -> bool:
     _OUTPUT_PLACES,
     _LOGITS,
     _VOCABULARY,
+    _CACHE_KIND,
     _SIZE,
-) = range(HEADER, HEADER + 30)
+) = range(HEADER, HEADER + 31)
 
 # A layer's line: its weights, then caches and the position bias.
 _QKV, _OUT, _CROSS_QUERY, _CROSS_OUT, _UP, _DOWN = (FIELDS * part for part in range(6))
@@ -135,13 +136,14 @@ def _numbers(address: int, count: int) -> Any:
 
 @njit
 def _attend(
+    kind: int,
     rows: int,
     queries: int,
     query_stride: int,
     keys: int,
-    key_stride: int,
+    capacity: int,
     values: int,
-    value_stride: int,
+    padded: int,
     width: int,
     length: int,
     bias: int,
@@ -153,50 +155,22 @@ def _attend(
     """Softmax attention of at most ROWS queries over the first `length` keys of one head.
 
     Args:
-        keys: (width, keys) float32: component by component.
-        values: (keys, width filled up to LANES).
+        kind: of keys and values, FLOAT32 or FLOAT16.
+        keys: (width, capacity): component by component.
+        values: (capacity, padded), each filled up to whole vectors.
         bias: one number a key is added to its score; 0: none.
         scores: room for ROWS lines of scores, and of results behind them.
     """
+    size = 2 if kind == FLOAT16 else 4
     blocks = -(-length // LANES)
-    at_once = panels_at_once(rows)
-    block = 0
-    while block < blocks:
-        taken = at_once if block + at_once <= blocks else 1
-        begin = block * LANES * 4
-        float32_tiles(
-            rows,
-            taken,
-            scores + begin,
-            score_stride,
-            queries,
-            query_stride,
-            keys + begin,
-            LANES * 4,
-            key_stride,
-            width,
-        )
-        block += taken
-    mixed = scores + ROWS * score_stride
+    combine(kind, rows, blocks, scores, score_stride, queries, query_stride, keys, capacity * size, width)
     for row in range(rows):
-        line = scores + row * score_stride
-        _weigh(line, length, blocks, bias)
-    for part in range(0, value_stride, LANES * 4):
-        float32_tiles(
-            rows,
-            1,
-            mixed + part,
-            value_stride,
-            scores,
-            score_stride,
-            values + part,
-            LANES * 4,
-            value_stride,
-            length,
-        )
+        _weigh(scores + row * score_stride, length, blocks, bias)
+    mixed, line = scores + ROWS * score_stride, padded * 4
+    combine(kind, rows, padded // LANES, mixed, line, scores, score_stride, values, padded * size, length)
     for row in range(rows):
         scale = np.float32(1.0) / total(scores + row * score_stride, blocks)
-        result, place = floats(mixed + row * value_stride, width), floats(out + row * out_stride, width)
+        result, place = floats(mixed + row * line, width), floats(out + row * out_stride, width)
         for i in range(width):
             place[i] = result[i] * scale
 
@@ -217,10 +191,24 @@ def _weigh(line: int, length: int, blocks: int, bias: int) -> None:
 
 
 @njit
+def _write(kind: int, values: int, count: int, to: int, stride: int) -> None:
+    """float32 values into a cache, each `stride` places behind the one before."""
+    fresh = floats(values, count)
+    if kind == FLOAT16:
+        for i in range(count):
+            store_half(fresh[i], to + i * stride * 2)
+    else:
+        place = floats(to, (count - 1) * stride + 1)
+        for i in range(count):
+            place[i * stride] = fresh[i]
+
+
+@njit
 def _attend_self(table: Any, layer: Any, me: int, members: int) -> None:
     """Fresh keys and values go to the cache, then each token sees those up to its own place."""
     heads, width, inner, capacity = table[_HEADS], table[_WIDTH], table[_INNER], table[_CAPACITY]
-    padded = table[_PADDED_WIDTH]
+    padded, kind = table[_PADDED_WIDTH], table[_CACHE_KIND]
+    size = 2 if kind == FLOAT16 else 4
     firsts = _numbers(table[_FIRSTS], table[_SLOTS] + 1)
     places = _numbers(table[_TOKEN_PLACES], table[_TOKENS])
     stride = 3 * inner * 4
@@ -229,24 +217,23 @@ def _attend_self(table: Any, layer: Any, me: int, members: int) -> None:
     begin, end = share(table[_SLOTS] * heads, me, members)
     for unit in range(begin, end):
         slot, head = unit // heads, unit % heads
-        keys_at = layer[_KEYS] + unit * width * capacity * 4
-        values_at = layer[_VALUES] + unit * padded * capacity * 4
-        keys, values = floats(keys_at, width * capacity), floats(values_at, padded * capacity)
+        keys_at = layer[_KEYS] + unit * width * capacity * size
+        values_at = layer[_VALUES] + unit * padded * capacity * size
         for token in range(firsts[slot], firsts[slot + 1]):
             place = places[token]
-            fresh = floats(table[_QUERY_KEY_VALUE] + token * stride + head * width * 4, 2 * inner + width)
-            for i in range(width):
-                keys[i * capacity + place] = fresh[inner + i]
-                values[place * padded + i] = fresh[2 * inner + i]
+            fresh = table[_QUERY_KEY_VALUE] + token * stride + (inner + head * width) * 4
+            _write(kind, fresh, width, keys_at + place * size, capacity)
+            _write(kind, fresh + inner * 4, width, values_at + place * padded * size, 1)
         for token in range(firsts[slot], firsts[slot + 1]):
             _attend(
+                kind,
                 1,
                 table[_QUERY_KEY_VALUE] + token * stride + head * width * 4,
                 stride,
                 keys_at,
-                capacity * 4,
+                capacity,
                 values_at,
-                padded * 4,
+                padded,
                 width,
                 places[token] + 1,
                 layer[_BIAS] + (head * capacity + capacity - 1 - places[token]) * 4,
@@ -261,7 +248,8 @@ def _attend_self(table: Any, layer: Any, me: int, members: int) -> None:
 def _attend_source(table: Any, layer: Any, me: int, members: int) -> None:
     """The tokens of one source together, head by head."""
     heads, width, inner, longest = table[_HEADS], table[_WIDTH], table[_INNER], table[_SOURCE_KEYS]
-    padded, copies = table[_PADDED_WIDTH], table[_COPIES]
+    padded, copies, kind = table[_PADDED_WIDTH], table[_COPIES], table[_CACHE_KIND]
+    size = 2 if kind == FLOAT16 else 4
     firsts = _numbers(table[_FIRSTS], table[_SLOTS] + 1)
     lengths = _numbers(table[_SOURCE_LENGTHS], table[_GROUPS])
     line = max(table[_CAPACITY], longest)
@@ -272,13 +260,14 @@ def _attend_source(table: Any, layer: Any, me: int, members: int) -> None:
         first, last = firsts[group * copies], firsts[(group + 1) * copies]
         for token in range(first, last, ROWS):
             _attend(
+                kind,
                 min(ROWS, last - token),
                 table[_QUERY_KEY_VALUE] + (token * inner + head * width) * 4,
                 inner * 4,
-                layer[_SOURCE_KEYS_AT] + unit * width * longest * 4,
-                longest * 4,
-                layer[_SOURCE_VALUES_AT] + unit * padded * longest * 4,
-                padded * 4,
+                layer[_SOURCE_KEYS_AT] + unit * width * longest * size,
+                longest,
+                layer[_SOURCE_VALUES_AT] + unit * padded * longest * size,
+                padded,
                 width,
                 lengths[group],
                 0,
@@ -395,10 +384,12 @@ class FusedLayers:
         self.capacity = _filled_up(capacity)
         self.padded_width = _filled_up(engine.head_width)
         self.function = ctypes.cast(_compiled().ctypes, ctypes.c_void_p).value or 0
+        # Keys and values are most of what a step reads once rows are many.
+        self.type = torch.float32 if engine.precision == "float32" else torch.float16
         self._add_source(source, layout)
         shape = (len(weights.layers), layout.batch, engine.heads)
-        self.keys = torch.zeros(*shape, engine.head_width, self.capacity)
-        self.values = torch.zeros(*shape, self.capacity, self.padded_width)
+        self.keys = torch.zeros(*shape, engine.head_width, self.capacity, dtype=self.type)
+        self.values = torch.zeros(*shape, self.capacity, self.padded_width, dtype=self.type)
         biases = engine.decoder_tables(1, self.capacity, self.capacity - 1)
         lines = {id(bias): bias[:, 0].detach().float().contiguous() for bias in biases}
         self.biases = [lines[id(bias)] for bias in biases]
@@ -415,10 +406,13 @@ class FusedLayers:
         self.source_lengths = np.array(layout.lengths, dtype=np.int64)
         owner = torch.arange(groups).repeat_interleave(torch.tensor(layout.lengths))
         shape = (len(self.weights.layers), groups, engine.heads)
-        self.source_keys = torch.zeros(*shape, engine.head_width, keys)
-        self.source_values = torch.zeros(*shape, keys, self.padded_width)
+        self.source_keys = torch.zeros(*shape, engine.head_width, keys, dtype=self.type)
+        self.source_values = torch.zeros(*shape, keys, self.padded_width, dtype=self.type)
         for number, packed in enumerate(engine.cross_key_values):
             both = packed(source).view(-1, 2, engine.heads, engine.head_width)
+            if self.type == torch.float16:
+                bound = torch.finfo(torch.float16).max
+                both = both.clamp_(-bound, bound).half()
             if layout.is_rectangular:
                 key, value = both.view(groups, layout.longest, 2, engine.heads, -1).unbind(2)
                 self.source_keys[number, ..., : layout.longest] = key.permute(0, 2, 3, 1)
@@ -449,6 +443,7 @@ class FusedLayers:
         table[_FLOOR], table[_SOURCE_LENGTHS] = self.floor.ctypes.data, self.source_lengths.ctypes.data
         table[_LAYER_LINES], table[_OUTPUT_LINE] = self.lines.ctypes.data, self.output_line.ctypes.data
         table[_VOCABULARY] = weights.output.outputs
+        table[_CACHE_KIND] = FLOAT32 if self.type == torch.float32 else FLOAT16
 
     @property
     def _width(self) -> int:
