@@ -16,7 +16,6 @@ from numba.extending import intrinsic
 from unmask.nn.threads import pointer, share, wait
 from unmask.nn.tiles import (
     BYTES,
-    DEPTH,
     INPUTS,
     INT8,
     KIND,
@@ -185,7 +184,7 @@ def _deliver(
     activation: int,
 ) -> None:
     """A tile's sums as results in their place."""
-    if ending == ACTIVATE or ending == GATE:
+    if ending in (ACTIVATE, GATE):
         _settle_here(sums, rows, panels, int8, scales, offsets, factors, first_row)
         if ending == ACTIVATE:
             _activate(activation, floats(sums, rows * panels * LANES))
@@ -337,4 +336,3 @@ def product(
                     activation,
                 )
             panel += wide
-

@@ -36,7 +36,10 @@ def run(function: int, table: np.ndarray[Any, np.dtype[np.int64]]) -> None:
         return
     table[:HEADER] = _addresses(openmp)
     openmp.GOMP_parallel(
-        ctypes.c_void_p(function), ctypes.c_void_p(table.ctypes.data), ctypes.c_uint(threads), ctypes.c_uint(0)
+        ctypes.c_void_p(function),
+        ctypes.c_void_p(table.ctypes.data),
+        ctypes.c_uint(threads),
+        ctypes.c_uint(0),
     )
 
 
@@ -82,7 +85,7 @@ def member(table: Any) -> tuple[int, int]:
     """The calling thread's number among those that run this, and how many they are."""
     if table[_THREAD] == 0:
         return 0, 1
-    return np.int64(_call(table[_THREAD])), np.int64(_call(table[_THREADS]))
+    return int(_call(table[_THREAD])), int(_call(table[_THREADS]))
 
 
 @njit

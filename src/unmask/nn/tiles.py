@@ -21,7 +21,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from llvmlite import ir
-from numba import njit, types
+from numba import config, njit, types
 from numba.extending import intrinsic
 from torch import Tensor
 
@@ -39,6 +39,9 @@ KIND, INPUTS, OUTPUTS, WEIGHTS, SCALES, OFFSETS, FIELDS = range(7)
 
 
 def _features() -> dict[str, bool]:
+    """Instructions of the processor that Numba compiles for: this one, or what NUMBA_CPU_FEATURES says."""
+    if config.CPU_FEATURES is not None:
+        return {name[1:]: name[0] == "+" for name in config.CPU_FEATURES.split(",") if name}
     try:
         return dict(llvm.get_host_cpu_features())
     except RuntimeError:
@@ -123,11 +126,12 @@ def pack_int8(weight: Tensor, scale: Tensor) -> Panels:
 def interleave(first: Panels, second: Panels) -> Panels:
     """Two weights of the same shape and kind as one: a panel of the first, a panel of the second, and so on."""
 
+    panels = first.weights.shape[0]
+
     def merged(one: Tensor | None, other: Tensor | None) -> Tensor | None:
         if one is None or other is None:
             return None
-        lined = [part.reshape(first.weights.shape[0], 1, -1) for part in (one, other)]
-        return torch.cat(lined, 1).contiguous()
+        return torch.stack([one.reshape(panels, -1), other.reshape(panels, -1)], 1).flatten(0, 1).contiguous()
 
     weights = merged(first.weights, second.weights)
     assert weights is not None
@@ -238,7 +242,8 @@ class _Form:
     def activations(self, builder: _Builder, address: Any) -> list[Any]:
         """The same number of vectors as `weights` gives."""
         return [
-            _spread(builder, _load(builder, _at(builder, address, 4 * i), _FLOAT, 4)) for i in range(self.inputs)
+            _spread(builder, _load(builder, _at(builder, address, 4 * i), _FLOAT, 4))
+            for i in range(self.inputs)
         ]
 
     def add(self, builder: _Builder, sums: Any, activations: Any, weights: Any) -> Any:
@@ -304,7 +309,9 @@ def _tile(kind: int, rows: int, panels: int) -> Any:
             before = builder.block
             body, behind = builder.append_basic_block("step"), builder.append_basic_block("steps.end")
             lines = [builder.add(x, builder.mul(x_stride, _I64(row))) for row in range(rows)]
-            columns = [builder.add(weights, builder.mul(panel_stride, _I64(panel))) for panel in range(panels)]
+            columns = [
+                builder.add(weights, builder.mul(panel_stride, _I64(panel))) for panel in range(panels)
+            ]
             zero = _constant(form.sum, 0)
             builder.cbranch(builder.icmp_signed(">", steps, _I64(0)), body, behind)
             builder.position_at_end(body)
@@ -337,7 +344,13 @@ def _tile(kind: int, rows: int, panels: int) -> Any:
 
 
 def _step(
-    builder: _Builder, form: _Form, sums: list[Any], lines: list[Any], columns: list[Any], count: Any, step: Any
+    builder: _Builder,
+    form: _Form,
+    sums: list[Any],
+    lines: list[Any],
+    columns: list[Any],
+    count: Any,
+    step: Any,
 ) -> list[Any]:
     """All sums of a tile, one step further."""
     along = builder.mul(count, step)
@@ -584,9 +597,7 @@ _int8_stored, _int8_added = _settled(True, False), _settled(True, True)
 
 
 @njit
-def settle(
-    int8: bool, added: bool, sums: int, scales: int, offsets: int, factor: Any, result: int
-) -> None:
+def settle(int8: bool, added: bool, sums: int, scales: int, offsets: int, factor: Any, result: int) -> None:
     """16 sums of `multiply`, all addresses, as float32 results times the row's factor: written, or added."""
     if int8:
         if added:

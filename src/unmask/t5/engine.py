@@ -140,6 +140,11 @@ class T5Engine:
             self.decoder_layers = [self._decoder_layer(layer, activation) for layer in layers]
             self.output = self._output(model).pack(self.precision)
 
+    @property
+    def is_fused(self) -> bool:
+        """Whether the decoder is one compiled function, whose logits are the same bits in any company."""
+        return self._fused is not None
+
     def decoder(self, source: Tensor, layout: Layout, capacity: int) -> Layers:
         """The decoder's layers at the beginning of a batch.
 

@@ -12,11 +12,9 @@ order).
 from __future__ import annotations
 
 import ctypes
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +26,7 @@ from unmask.nn import products, threads, tiles
 from unmask.nn.products import ACTIVATE, ADD, GATE, STORE, exp, floats, product
 from unmask.nn.ragged import Layout
 from unmask.nn.threads import HEADER, member, pointer, share, wait
+from unmask.nn.tiled import version_of
 from unmask.nn.tiles import FIELDS, FLOAT16, FLOAT32, LANES, ROWS, Panels, combine, largest, store_half, total
 from unmask.t5.slots import Slots
 
@@ -360,17 +359,16 @@ def _step(table: Any) -> None:
 
 
 @cache
-def _compiled() -> Any:
-    """The step as a C function; compiled once a machine, kept on disk."""
-    # Numba compiles again when this file changed, not when one did that it calls: their text is part of the key.
-    sources = b"".join(Path(str(module.__file__)).read_bytes() for module in (threads, tiles, products))
-    version = int(hashlib.sha256(sources).hexdigest()[:8], 16)
+def _compiled() -> int:
+    """The address of the step as a C function; compiled once a machine, kept on disk."""
+    version = version_of()
 
     def step(address: Any) -> None:
         if version >= 0:
             _step(carray(address, (_SIZE,), np.int64))
 
-    return cfunc("void(voidptr)", cache=True)(step)
+    compiled = cfunc("void(voidptr)", cache=True)(step)
+    return ctypes.cast(compiled.ctypes, ctypes.c_void_p).value or 0
 
 
 class FusedLayers:
@@ -383,7 +381,7 @@ class FusedLayers:
         self.weights = weights
         self.capacity = _filled_up(capacity)
         self.padded_width = _filled_up(engine.head_width)
-        self.function = ctypes.cast(_compiled().ctypes, ctypes.c_void_p).value or 0
+        self.function = _compiled()
         # Keys and values are most of what a step reads once rows are many.
         self.type = torch.float32 if engine.precision == "float32" else torch.float16
         self._add_source(source, layout)
@@ -435,7 +433,11 @@ class FusedLayers:
             line[_SOURCE_VALUES_AT] = self.source_values[number].data_ptr()
             line[_BIAS] = self.biases[number].data_ptr()
         table[_SLOTS], table[_GROUPS], table[_COPIES] = slots.used, slots.groups, slots.copies
-        table[_HEADS], table[_WIDTH], table[_PADDED_WIDTH] = engine.heads, engine.head_width, self.padded_width
+        table[_HEADS], table[_WIDTH], table[_PADDED_WIDTH] = (
+            engine.heads,
+            engine.head_width,
+            self.padded_width,
+        )
         table[_MODEL], table[_INNER], table[_LAYERS] = self._width, inner, len(weights.layers)
         table[_CAPACITY], table[_SOURCE_KEYS] = self.capacity, self.source_keys_number
         table[_ENDING] = GATE if weights.gated else ACTIVATE
