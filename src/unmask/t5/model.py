@@ -245,9 +245,12 @@ class T5Backbone(PretrainedModel):
         return checkpoint.hub_name(name, gated=gated, backbone=self.backbone)
 
     def hub_state(self) -> dict[str, Tensor]:
+        state = super().hub_state()
+        if self.is_int8:
+            return state
         # One type in the file, also where a float16 model holds float32 matrices.
         kind = self.embedding.weight.dtype
-        return {name: tensor.to(kind) for name, tensor in super().hub_state().items()}
+        return {name: tensor.to(kind) for name, tensor in state.items()}
 
     @property
     def hub_architecture(self) -> str:
@@ -358,6 +361,7 @@ class T5ForConditionalGeneration(T5Backbone):
     def quantize(self) -> Self:
         # A tied output matrix becomes one of its own; the embedding is looked up, not multiplied.
         output = self.embedding if self.output is None else self.output
+        self.config = replace(self.config, tie_word_embeddings=False)
         self.output = nn.Linear(1, 1, bias=False)
         self.output.weight = nn.Parameter(output.weight * self.decoder.final_norm.weight)
         self.decoder.final_norm.weight = nn.Parameter(torch.ones_like(self.decoder.final_norm.weight))
