@@ -63,7 +63,7 @@ def test_csv(tmp_path: Path) -> None:
     )
     assert list(read_documents(tmp_path / "x.csv")) == [
         Document("7", 'two "lines"\nof text', "http://a"),
-        Document(f"{tmp_path / 'x.csv'}:4", long),
+        Document(f"{tmp_path / 'x.csv'}:5", long),
     ]
 
 
