@@ -597,8 +597,10 @@ class T5ForConditionalGeneration(T5Backbone):
 
     def save_pretrained(self, directory: Any) -> None:
         super().save_pretrained(directory)
-        special = {
-            name: getattr(self.config, name)
-            for name in ("pad_token_id", "eos_token_id", "decoder_start_token_id")
-        }
-        hub.write_json(Path(directory) / hub.GENERATION_CONFIG, self.generation_defaults | special)
+        hub.write_json(Path(directory) / hub.GENERATION_CONFIG, self.generation_config)
+
+    @property
+    def generation_config(self) -> dict[str, Any]:
+        """What generation_config.json holds: defaults of `generate`, and the special ids that it needs."""
+        names = ("pad_token_id", "eos_token_id", "decoder_start_token_id")
+        return self.generation_defaults | {name: getattr(self.config, name) for name in names}
