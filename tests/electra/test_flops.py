@@ -60,9 +60,7 @@ def test_replaced_tokens(frozen: bool) -> None:
         pair.generator.train()
         return pair.replaced_token_step(TOKENS, TOKENS, DRAWN, layout, noise_seed=0).loss()
 
-    assert counted(step) == flops.replaced_token_flops(
-        GENERATOR, CONFIG, LENGTHS, len(DRAWN), frozen=frozen
-    )
+    assert counted(step) == flops.replaced_token_flops(GENERATOR, CONFIG, LENGTHS, len(DRAWN), frozen=frozen)
 
 
 def test_all_tokens() -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Literal, TypeVar, get_args
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from unmask.electra.config import ElectraConfig
-from unmask.electra.model import ElectraEmbeddings, ElectraEncoder
+from unmask.electra.model import ElectraBackbone, ElectraEmbeddings, ElectraEncoder
 from unmask.errors import UserError
 
 #: - shared: one set of token, position and segment tables and one norm, which both losses train
@@ -22,7 +22,7 @@ Sharing = Literal["shared", "disentangled", "separate"]
 _TABLES = ("token", "position", "token_type")
 _SHARED_SIZES = ("vocab_size", "embedding_size", "max_position_embeddings", "type_vocab_size")
 
-_Module = TypeVar("_Module", bound=nn.Module)
+_Model = TypeVar("_Model", bound=ElectraBackbone)
 
 
 def share_embeddings(generator: ElectraEncoder, discriminator: ElectraEncoder, sharing: Sharing) -> None:
@@ -63,15 +63,19 @@ def copy_tables(source: ElectraEmbeddings, destination: ElectraEmbeddings) -> No
         getattr(destination, name).weight.data.copy_(getattr(source, name).weight.data)
 
 
-def standing_alone(model: _Module) -> _Module:
-    """The model, or where its tables are made from another's, a copy whose tables are plain values."""
-    if not any(parametrize.is_parametrized(module) for module in model.modules()):
+def standing_alone(model: _Model) -> _Model:
+    """The model, or where its tables are made from another's, one with the same values as its own."""
+    made = {name: module for name, module in model.named_modules() if parametrize.is_parametrized(module)}
+    if not made:
         return model
-    model = copy.deepcopy(model)
-    for module in list(model.modules()):
-        if parametrize.is_parametrized(module):
-            parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
-    return model
+    values = model.state_dict()
+    for name, module in made.items():
+        del values[f"{name}.parametrizations.weight.original"]
+        values[f"{name}.weight"] = module.weight.detach()
+    with torch.device("meta"):
+        alone = type(model)(model.config)
+    alone.load_state_dict(values, assign=True)
+    return alone
 
 
 class _PlusFixed(nn.Module):

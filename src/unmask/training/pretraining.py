@@ -17,8 +17,8 @@ from unmask.t5.model import T5ForConditionalGeneration
 from unmask.t5.tokenizer import T5Tokenizer
 from unmask.training.batches import t5_loss, t5_loss_sum
 from unmask.training.electra import electra_pretraining, given_weights
-from unmask.training.loop import step_seed, train
 from unmask.training.family import Pretraining
+from unmask.training.loop import step_seed, train
 from unmask.training.recipe import PretrainRecipe
 from unmask.training.runs import MODEL, claim_run
 

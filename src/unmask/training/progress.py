@@ -56,7 +56,9 @@ class Progress:
 
     def warn(self, message: str) -> None:
         """Print a line that stays, above the bar."""
-        self.console.print(f"{self.label}  warning: {message}", style="yellow", highlight=False, soft_wrap=True)
+        self.console.print(
+            f"{self.label}  warning: {message}", style="yellow", highlight=False, soft_wrap=True
+        )
 
     def show(self, values: Mapping[str, float]) -> None:
         """Show the newest values beside the bar."""
