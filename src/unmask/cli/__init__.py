@@ -33,6 +33,9 @@ for name, summary in {
 tokenizer = App(name="tokenizer", help="Make tokenizers.")
 tokenizer.command("unmask.cli.tokenizer_train:train", name="train", help="Train a tokenizer on raw text.")
 app.command(tokenizer)
+export = App(name="export", help="Write a model for another engine.")
+export.command("unmask.cli.export:ct2", name="ct2", help="Write a T5 for CTranslate2.")
+app.command(export)
 
 
 def main() -> NoReturn:

@@ -31,8 +31,8 @@ def pretrain(
 
     Args:
         recipe: a TOML file, or the name of a shipped recipe such as t5-tiny or electra-tiny.
-        data: text files (.txt, one document each), JSON lines with a "text" field (.jsonl), both also
-            gzipped, directories or globs of these; or one directory of packed shards.
+        data: text files (.txt, one document each), JSON lines, CSV or Parquet with a "text" column, all but
+            Parquet also compressed (.gz, .zst), directories or globs of these; or one directory of packed shards.
         out: directory of the run.
         tokenizer: directory or Hub name of a tokenizer; default: the one beside the packed shards, else one
             is trained on the data.

@@ -117,6 +117,7 @@ class ElectraPair(nn.Module):
         Raises:
             UserError: a half is missing or damaged, or their sizes cannot be shared.
         """
+        options.setdefault("dtype", "float32")  # a pair is there to be trained, int8 is not
         directory = hub.find_model(name_or_path, revision=options.pop("revision", None))
         for half in (GENERATOR, DISCRIMINATOR):
             if not (directory / half).is_dir():
@@ -153,6 +154,7 @@ class ElectraPair(nn.Module):
         Raises:
             UserError: sizes that cannot be shared, or tokenizers beside the two that give other ids.
         """
+        options.setdefault("dtype", "float32")
         judge = ElectraForPreTraining.from_pretrained(discriminator, **options)
         if generator is None:
             fresh = ElectraForMaskedLM(generator_config(judge.config, generator_width))

@@ -246,9 +246,12 @@ class T5Backbone(PretrainedModel):
         return checkpoint.hub_name(name, gated=gated, backbone=self.backbone)
 
     def hub_state(self) -> dict[str, Tensor]:
+        state = super().hub_state()
+        if self.is_int8:
+            return state
         # One type in the file, also where a float16 model holds float32 matrices.
         kind = self.embedding.weight.dtype
-        return {name: tensor.to(kind) for name, tensor in super().hub_state().items()}
+        return {name: tensor.to(kind) for name, tensor in state.items()}
 
     @property
     def hub_architecture(self) -> str:
@@ -359,6 +362,7 @@ class T5ForConditionalGeneration(T5Backbone):
     def quantize(self) -> Self:
         # A tied output matrix becomes one of its own; the embedding is looked up, not multiplied.
         output = self.embedding if self.output is None else self.output
+        self.config = replace(self.config, tie_word_embeddings=False)
         self.output = nn.Linear(1, 1, bias=False)
         self.output.weight = nn.Parameter(output.weight * self.decoder.final_norm.weight)
         self.decoder.final_norm.weight = nn.Parameter(torch.ones_like(self.decoder.final_norm.weight))
@@ -607,8 +611,10 @@ class T5ForConditionalGeneration(T5Backbone):
 
     def save_pretrained(self, directory: Any) -> None:
         super().save_pretrained(directory)
-        special = {
-            name: getattr(self.config, name)
-            for name in ("pad_token_id", "eos_token_id", "decoder_start_token_id")
-        }
-        hub.write_json(Path(directory) / hub.GENERATION_CONFIG, self.generation_defaults | special)
+        hub.write_json(Path(directory) / hub.GENERATION_CONFIG, self.generation_config)
+
+    @property
+    def generation_config(self) -> dict[str, Any]:
+        """What generation_config.json holds: defaults of `generate`, and the special ids that it needs."""
+        names = ("pad_token_id", "eos_token_id", "decoder_start_token_id")
+        return self.generation_defaults | {name: getattr(self.config, name) for name in names}
