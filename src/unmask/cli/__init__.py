@@ -48,8 +48,11 @@ def main() -> NoReturn:
 
 def _run(tokens: list[str]) -> int:
     try:
-        app(tokens, exit_on_error=False, print_error=True, result_action="return_value")
-    except CycloptsError:
+        # A bare hyphen is standard input, which cyclopts would take for an option.
+        given = ["/dev/stdin" if token == "-" else token for token in tokens]
+        app(given, exit_on_error=False, print_error=False, result_action="return_value")
+    except CycloptsError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

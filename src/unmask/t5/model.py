@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unmask import hub
+from unmask.errors import UserError
 from unmask.generation import autoregressive
 from unmask.generation.output import GenerationOutput, StreamedToken
 from unmask.generation.plan import Plan
@@ -483,7 +484,7 @@ class T5ForConditionalGeneration(T5Backbone):
 
         Raises:
             UserError: an unknown option, options that exclude each other, a limit that leaves nothing to
-                write, a constraint that cannot be met.
+                write, a constraint that cannot be met, a token id outside of the vocabulary.
         """
         with torch.inference_mode():
             decoder, plan, sources = self._begin(
@@ -535,6 +536,8 @@ class T5ForConditionalGeneration(T5Backbone):
         prompt = autoregressive.prompt_of(
             prefix, inputs=packed.layout.batch, start_id=config.decoder_start_token_id, like=packed.ids
         )
+        self._check_ids("input_ids", packed.ids)
+        self._check_ids("decoder_prefix_ids", prompt)
         plan = Plan(
             prompt=prompt,
             end_id=config.eos_token_id,
@@ -550,6 +553,17 @@ class T5ForConditionalGeneration(T5Backbone):
         decoder = T5Decoder(self, source, packed.layout, plan.capacity)
         sources = [ids.tolist() for ids in packed.ids.split(packed.layout.lengths)]
         return decoder, plan, sources
+
+    def _check_ids(self, name: str, ids: Tensor) -> None:
+        """Raises:
+        UserError: an id that the embedding has no row for.
+        """
+        outside = ids[(ids < 0) | (ids >= self.config.vocab_size)]
+        if outside.numel():
+            raise UserError(
+                f"{name} has the token id {int(outside[0])}, outside of the model's vocabulary of "
+                f"{self.config.vocab_size}: the tokenizer is of another model"
+            )
 
     @torch.no_grad()
     def score(
