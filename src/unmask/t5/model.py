@@ -258,15 +258,22 @@ class T5Backbone(PretrainedModel):
         return self.architecture.replace("T5", self.config.kind.prefix, 1)
 
     @torch.no_grad()
-    def quantize(self) -> Self:
-        """int8 in place; norm weights go into the matrices behind them, where they are quantised with them."""
+    def fold(self) -> None:
+        """Norm weights go into the matrices behind them, where they are quantised with them."""
         for layer in self.modules():
             if isinstance(layer, T5EncoderLayer | T5DecoderLayer):
                 _fold(layer.attention_norm, layer.attention.query, layer.attention.key, layer.attention.value)
                 _fold(layer.feed_forward_norm, layer.feed_forward.gate, layer.feed_forward.up)
             if isinstance(layer, T5DecoderLayer):
                 _fold(layer.cross_norm, layer.cross_attention.query)
-        return super().quantize()
+
+    @staticmethod
+    def product_of(name: str) -> str:
+        # Cross-attention's query reads the decoder, its key and value the encoder.
+        parent, _, last = name.rpartition(".")
+        if parent.endswith("cross_attention") and last in ("query", "key", "value"):
+            return name if last == "query" else f"{parent}.key_value"
+        return PretrainedModel.product_of(name)
 
     @classmethod
     def prepare(cls, config: T5Config, weights: dict[str, Tensor]) -> T5Config:
@@ -359,14 +366,14 @@ class T5ForConditionalGeneration(T5Backbone):
         return hidden * self.config.d_model**-0.5 if self.config.scale_decoder_outputs else hidden
 
     @torch.no_grad()
-    def quantize(self) -> Self:
+    def fold(self) -> None:
         # A tied output matrix becomes one of its own; the embedding is looked up, not multiplied.
         output = self.embedding if self.output is None else self.output
         self.config = replace(self.config, tie_word_embeddings=False)
         self.output = nn.Linear(1, 1, bias=False)
         self.output.weight = nn.Parameter(output.weight * self.decoder.final_norm.weight)
         self.decoder.final_norm.weight = nn.Parameter(torch.ones_like(self.decoder.final_norm.weight))
-        return super().quantize()
+        super().fold()
 
     @property
     def output_weight(self) -> Tensor:
