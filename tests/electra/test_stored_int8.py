@@ -15,6 +15,7 @@ from unmask.electra.model import ElectraForMaskedLM, ElectraForPreTraining
 from unmask.electra.pair import ElectraPair
 from unmask.electra.writer import ElectraForConditionalGeneration
 from unmask.errors import UserError
+from unmask.nn.kept import Bfloat16Linear
 
 IDS = torch.arange(24).view(2, 12) + 5
 
@@ -37,6 +38,25 @@ def test_round_trip(
         assert torch.allclose(wide(IDS).logits, int8(IDS).logits, atol=0.2)
     stored = load_file(tmp_path / "int8" / "model.safetensors")
     assert stored["electra.encoder.layer.1.intermediate.dense.int8"].dtype == torch.int8
+
+
+def test_kept_products(saved: Callable[..., tuple[Any, Path]], tmp_path: Path) -> None:
+    _, directory = saved("ElectraForPreTraining")
+    model = ElectraForPreTraining.from_pretrained(directory)
+    names = [name for product in model.products().values() for name in product]
+    model.quantize(keep=names).save_pretrained(tmp_path / "kept")
+    loaded = ElectraForPreTraining.from_pretrained(tmp_path / "kept")
+    some = ElectraForPreTraining.from_pretrained(directory).quantize(keep=["encoder.layers.1.key"])
+    kept = [name for name, module in some.named_modules() if isinstance(module, Bfloat16Linear)]
+    assert kept == [f"encoder.layers.1.{part}" for part in ("query", "key", "value")]
+    with torch.inference_mode():
+        expected = ElectraForPreTraining.from_pretrained(directory)(IDS).logits
+        int8 = ElectraForPreTraining.from_pretrained(directory, dtype="int8")(IDS).logits
+        assert torch.equal(loaded(IDS).logits, model(IDS).logits)
+        assert 3 * (loaded(IDS).logits - expected).abs().max() < (int8 - expected).abs().max()
+        by_engine = some(IDS).logits
+    by_layers = some(IDS).logits
+    assert torch.allclose(by_engine, by_layers, atol=0.05)
 
 
 def test_a_new_head_is_refused(saved: Callable[..., tuple[Any, Path]], tmp_path: Path) -> None:

@@ -14,7 +14,10 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from unmask.errors import UserError
+from unmask.nn.kept import Bfloat16Linear
+from unmask.nn.ragged import Layout
 from unmask.t5.config import T5Config
+from unmask.t5.engine import engine_of
 from unmask.t5.heads import T5ForSequenceClassification
 from unmask.t5.model import T5EncoderModel, T5ForConditionalGeneration
 
@@ -82,6 +85,63 @@ def test_matrices_take_a_quarter(tmp_path: Path) -> None:
     ]
     # Of a tied model int8 also keeps the output matrix, as one of its own.
     assert 0.25 < (sizes[1] - embedding / 4) / sizes[0] < 0.27
+
+
+@pytest.mark.parametrize("form", ["relu", "gated-gelu"])
+def test_kept_products(form: str, tmp_path: Path) -> None:
+    """What is kept in bfloat16 is so with its fellows, nearer to float32, and the same when it is loaded again."""
+    wide = made(feed_forward_proj=form)
+    names = [name for product in _folded(form).products().values() for name in product]
+    keep = ("decoder.layers.1.cross_attention.key", "encoder.layers.0.attention.query", "output")
+    some, whole = (
+        made(feed_forward_proj=form).quantize(keep=keep),
+        made(feed_forward_proj=form).quantize(names),
+    )
+    kept = {name for name, module in some.named_modules() if isinstance(module, Bfloat16Linear)}
+    assert kept == {
+        "decoder.layers.1.cross_attention.key",
+        "decoder.layers.1.cross_attention.value",
+        *(f"encoder.layers.0.attention.{part}" for part in ("query", "key", "value")),
+        "output",
+    }
+    with torch.inference_mode():
+        expected = wide(SOURCES, decoder_input_ids=SOURCES).logits
+        errors = [
+            float((model(SOURCES, decoder_input_ids=SOURCES).logits - expected).square().mean())
+            for model in (whole, some, made(feed_forward_proj=form).quantize())
+        ]
+    assert 4 * errors[0] < errors[1] < errors[2]
+    for model in (some, whole):
+        model.save_pretrained(tmp_path)
+        loaded = T5ForConditionalGeneration.from_pretrained(tmp_path)
+        assert same_outputs(model, loaded)
+    narrow = T5ForConditionalGeneration.from_pretrained(tmp_path, dtype="float32")
+    assert torch.equal(narrow.output.weight, whole.output.weight)
+    with pytest.raises(UserError, match=r"has no linear layer 'outputs'; did you mean 'output'\?"):
+        made().quantize(keep=["outputs"])
+
+
+def test_the_engine_multiplies_what_is_kept_in_bfloat16() -> None:
+    wide, int8, kept = made(), made().quantize(), made()
+    kept.quantize([name for name, module in kept.named_modules() if isinstance(module, torch.nn.Linear)])
+    layout = Layout.of([8, 8, 8], torch.device("cpu"))
+    with torch.inference_mode():
+        expected = wide.encode(SOURCES.flatten(), layout)
+        errors = [
+            float((engine_of(model).encode(SOURCES.flatten(), layout) - expected).square().mean())
+            for model in (kept, int8)
+        ]
+    assert 4 * errors[0] < errors[1]
+
+
+def _folded(form: str) -> T5ForConditionalGeneration:
+    model = made(feed_forward_proj=form)
+    model.fold()
+    return model
+
+
+def test_folding_computes_the_same() -> None:
+    assert torch.allclose(_folded("relu").score(SOURCES, TARGETS), made().score(SOURCES, TARGETS), atol=1e-4)
 
 
 def test_another_type_dequantizes(tmp_path: Path) -> None:

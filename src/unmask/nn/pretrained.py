@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from unmask import hub
 from unmask.errors import UserError
 from unmask.nn import stored_int8
+from unmask.nn.kept import Bfloat16Linear, keep_linears
 from unmask.nn.linear import QuantizedLinear, quantize_linears
 from unmask.settings import nearest
 
@@ -138,14 +139,50 @@ class PretrainedModel(nn.Module):
         return model
 
     @torch.no_grad()
-    def quantize(self) -> Self:
+    def quantize(self, keep: Collection[str] = ()) -> Self:
         """Turn this float model into an int8 one, for inference alone, in place.
 
         Linear layers keep an int8 weight with a scale for each output channel; their inputs are quantised row
         by row as they come; embeddings, norms and everything between stay float32.
+
+        Args:
+            keep: linear layers, by their names inside, that stay bfloat16, and with them those of the same
+                product (see `products`).
+
+        Raises:
+            UserError: a name that no linear layer has.
         """
+        self.fold()
+        keep_linears(self, self._with_fellows(keep))
         quantize_linears(self)
         return self.requires_grad_(False).eval()
+
+    def fold(self) -> None:
+        """Bring a float model into the form whose matrices `quantize` rounds, in place; it computes the same."""
+
+    def products(self) -> dict[str, list[str]]:
+        """The products that inference makes → names of the linear layers in each, which are of one precision."""
+        products: dict[str, list[str]] = {}
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear):
+                products.setdefault(self.product_of(name), []).append(name)
+        return products
+
+    @staticmethod
+    def product_of(name: str) -> str:
+        """The product that a linear layer is part of: query, key and value of one input are one."""
+        parent, _, last = name.rpartition(".")
+        return f"{parent}.query_key_value" if last in ("query", "key", "value") else name
+
+    def _with_fellows(self, names: Collection[str]) -> list[str]:
+        products = self.products()
+        known = [name for product in products.values() for name in product]
+        for name in names:
+            if name not in known:
+                raise UserError(f"{type(self).__name__} has no linear layer {name!r}{nearest(name, known)}")
+        return [
+            name for product in products.values() if not set(names).isdisjoint(product) for name in product
+        ]
 
     def after_loading(self, directory: Path) -> None:
         """A hook for what else a directory holds, such as generation_config.json."""
@@ -218,7 +255,7 @@ class PretrainedModel(nn.Module):
     @property
     def is_int8(self) -> bool:
         """Whether the linear layers hold int8 weights: for inference alone."""
-        return any(isinstance(module, QuantizedLinear) for module in self.modules())
+        return any(isinstance(module, QuantizedLinear | Bfloat16Linear) for module in self.modules())
 
     @property
     def hub_architecture(self) -> str:

@@ -2,7 +2,8 @@
 
 A matrix that a float model stores as `X.weight` is stored as `X.int8`, (out, in) int8, and `X.scale`, (out,)
 float32: `weight = int8 · scale[:, None]`. Embeddings, norms, biases and position tables keep their names and
-types. The mark is an entry that other programs know to stop at, for they cannot use such weights.
+types; a matrix that stayed bfloat16 (`unmask.nn.kept`) is `X.bf16`. The mark is an entry that other programs know to
+stop at, for they cannot use such weights.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from unmask.errors import UserError
+from unmask.nn.kept import Bfloat16Linear
 from unmask.nn.linear import QuantizedLinear
 
 _ENTRY = "quantization_config"
@@ -44,7 +46,9 @@ def is_marked(config: Mapping[str, Any], where: str) -> bool:
 
 
 def dequantize(weights: dict[str, Tensor]) -> None:
-    """Put a float32 `X.weight` in the place of every `X.int8` and `X.scale`."""
+    """Put a float32 `X.weight` in the place of every `X.int8` and `X.scale`, and of every `X.bf16`."""
+    for name in [name for name in weights if name.endswith(".bf16")]:
+        weights[f"{name.removesuffix('.bf16')}.weight"] = weights.pop(name).float()
     for name in [name for name in weights if name.endswith(".int8")]:
         stem = name.removesuffix(".int8")
         scale = weights.pop(f"{stem}.scale", None)
@@ -53,7 +57,7 @@ def dequantize(weights: dict[str, Tensor]) -> None:
 
 
 def expect(module: nn.Module, is_stored: Callable[[str], bool], prefix: str = "") -> None:
-    """Put an empty `QuantizedLinear` in the place of every `nn.Linear` whose int8 weight is there to be loaded.
+    """Put the layers of an int8 model, still empty, in the place of every `nn.Linear` that is stored so.
 
     Args:
         module: on the meta device.
@@ -64,3 +68,5 @@ def expect(module: nn.Module, is_stored: Callable[[str], bool], prefix: str = ""
             expect(child, is_stored, f"{prefix}{name}.")
         elif is_stored(f"{prefix}{name}.int8"):
             setattr(module, name, QuantizedLinear(child.weight, child.bias))
+        elif is_stored(f"{prefix}{name}.bf16"):
+            setattr(module, name, Bfloat16Linear(child.weight, child.bias))

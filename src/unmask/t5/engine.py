@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unmask.nn.inference import Engines
+from unmask.nn.kept import Bfloat16Linear
 from unmask.nn.linear import PackedLinear, QuantizedLinear, pack, pack_int8
 from unmask.nn.norm import RMSNorm
 from unmask.nn.ragged import Layout
@@ -122,10 +123,11 @@ class T5Engine:
             # The norm's weight is in there already: `quantized` in t5/model.py put it there.
             int8 = torch.cat([linear.int8 for linear in linears])
             return pack_int8(int8, torch.cat([linear.scale for linear in linears]) * factor, activation)
+        kept = any(isinstance(linear, Bfloat16Linear) for linear in linears)
         weight = torch.cat([linear.weight.detach().float() for linear in linears]) * factor
         if norm is not None:
             weight = weight * norm.weight.detach().float()
-        return pack(weight, self.precision, activation)
+        return pack(weight, "bfloat16" if kept else self.precision, activation)
 
     def _feed_forward(self, block: T5FeedForward, norm: RMSNorm, activation: str) -> FeedForward:
         if block.gate is None:
