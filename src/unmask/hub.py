@@ -208,7 +208,7 @@ def write_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
     """Write tensors as safetensors, beside and then renamed. Keys are written in the order given."""
     from safetensors.torch import save_file
 
-    with _beside(path) as temporary:
+    with atomic_file(path) as temporary:
         # Transformers refuses files without this entry.
         save_file(
             {name: tensor.contiguous() for name, tensor in weights.items()}, temporary, {"format": "pt"}
@@ -223,12 +223,12 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a file so that a reader, or a crash, sees the old content or the new one, never a part."""
     data = content.encode() if isinstance(content, str) else content
-    with _beside(path) as temporary:
+    with atomic_file(path) as temporary:
         temporary.write_bytes(data)
 
 
 @contextmanager
-def _beside(path: Path) -> Iterator[Path]:
+def atomic_file(path: Path) -> Iterator[Path]:
     """A temporary file in the same directory that takes the name `path` when the block ends well."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")

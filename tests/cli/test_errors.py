@@ -124,10 +124,12 @@ def test_recipes_that_are_not_there(pretrain: Refused, tmp_path: Path) -> None:
 
 
 def test_machine(refused: Refused, models: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "--threads 0: it must be at least 1" in refused("generate", models["t5"], "a", "--threads", 0)
+    assert "--threads 0: it must be at least 1" in refused(
+        "generate", models["t5"], "--text", "a", "--threads", 0
+    )
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert "--device cuda: this machine has none" in refused(
-        "generate", models["t5"], "a", "--device", "cuda"
+        "generate", models["t5"], "--text", "a", "--device", "cuda"
     )
     with pytest.raises(UserError):
         Machine(device="cuda").prepare()
@@ -193,7 +195,7 @@ def test_missing_tensor(broken: Path, refused: Refused) -> None:
     weights = load_file(broken / "model.safetensors")
     del weights["encoder.final_layer_norm.weight"]
     save_file(weights, broken / "model.safetensors", {"format": "pt"})
-    line = refused("generate", broken, "a")
+    line = refused("generate", broken, "--text", "a")
     assert "lacks the tensor 'encoder.final_layer_norm.weight'" in line
 
 
@@ -202,29 +204,27 @@ def test_damaged_files(broken: Path, refused: Refused) -> None:
     whole = weights.read_bytes()
     for cut in (0, 5, 100, len(whole) - 1):
         weights.write_bytes(whole[:cut])
-        assert "model.safetensors cannot be read" in refused("generate", broken, "a")
+        assert "model.safetensors cannot be read" in refused("generate", broken, "--text", "a")
     weights.unlink()
-    assert "has no model.safetensors" in refused("generate", broken, "a")
+    assert "has no model.safetensors" in refused("generate", broken, "--text", "a")
     (broken / "config.json").write_text("{")
-    assert "config.json cannot be read as JSON" in refused("generate", broken, "a")
+    assert "config.json cannot be read as JSON" in refused("generate", broken, "--text", "a")
     (broken / "config.json").write_text('{"model_type": "gpt2"}')
-    assert "'gpt2'" in refused("generate", broken, "a")
+    assert "'gpt2'" in refused("generate", broken, "--text", "a")
 
 
 def test_no_such_model(refused: Refused, tmp_path: Path) -> None:
-    assert "it is no valid Hub name" in refused("generate", tmp_path / "no" / "model", "a")
+    assert "it is no valid Hub name" in refused("generate", tmp_path / "no" / "model", "--text", "a")
 
 
 @pytest.mark.parametrize("command", ["generate", "fill"])
 def test_text_longer_than_electras_positions(command: str, refused: Refused, models: dict[str, Path]) -> None:
-    line = refused(command, models["electra"], "bakadela " * 40)
+    flag = ["--text"] if command == "generate" else []
+    line = refused(command, models["electra"], *flag, "bakadela " * 40)
     assert "24" in line
 
 
-def test_texts(refused: Refused, models: dict[str, Path], tmp_path: Path) -> None:
-    assert "give texts, or a file with --input" in refused("generate", models["t5"])
-    assert "cannot be read" in refused("generate", models["t5"], "--input", tmp_path / "no.txt")
-    assert "cannot be read" in refused("generate", models["t5"], "--input", tmp_path)
+def test_a_text_without_a_gap(refused: Refused, models: dict[str, Path]) -> None:
     assert "the text has no gap" in refused("fill", models["t5"], "bak")
 
 

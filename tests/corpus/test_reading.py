@@ -6,9 +6,11 @@ import gzip
 import json
 from pathlib import Path
 
+import pyarrow
 import pytest
+from pyarrow import parquet
 
-from unmask.corpus.reading import Document, read_documents
+from unmask.corpus.reading import Document, read_cells, read_documents
 from unmask.errors import UserError
 
 
@@ -50,6 +52,49 @@ def test_text_column(tmp_path: Path) -> None:
     assert [d.text for d in read_documents(tmp_path, text_column="body")] == ["b"]
 
 
+def _zstd(content: bytes) -> bytes:
+    return pyarrow.compress(content, codec="zstd", asbytes=True)
+
+
+def test_csv(tmp_path: Path) -> None:
+    long = "word " * 50_000  # beyond the csv module's own limit of a field
+    (tmp_path / "x.csv").write_bytes(
+        f'\ufeffurl,text,id\r\nhttp://a,"two ""lines""\r\nof text",7\r\n\r\n,{long},\r\n'.encode()
+    )
+    assert list(read_documents(tmp_path / "x.csv")) == [
+        Document("7", 'two "lines"\nof text', "http://a"),
+        Document(f"{tmp_path / 'x.csv'}:5", long),
+    ]
+
+
+def test_parquet(tmp_path: Path) -> None:
+    table = pyarrow.table({"n": range(600), "text": [f"text {n}" for n in range(600)], "url": ["u"] * 600})
+    parquet.write_table(table, tmp_path / "x.parquet", row_group_size=100)
+    documents = list(read_documents(tmp_path))
+    assert [document.text for document in documents] == table["text"].to_pylist()
+    assert documents[299] == Document(f"{tmp_path / 'x.parquet'}:300", "text 299", "u")
+
+
+def test_zstandard_with_several_frames(tmp_path: Path) -> None:
+    rows = _jsonl(*({"text": f"document {n}"} for n in range(3000)))
+    (tmp_path / "x.jsonl.zst").write_bytes(_zstd(rows) + _zstd(rows))
+    assert len(list(read_documents(tmp_path))) == 6000
+
+
+def test_text_by_line(tmp_path: Path) -> None:
+    (tmp_path / "x.txt").write_bytes("\ufeffone\r\n\n zwei".encode())
+    assert list(read_documents(tmp_path, by_line=True)) == [
+        Document(f"{tmp_path / 'x.txt'}:1", "one"),
+        Document(f"{tmp_path / 'x.txt'}:3", " zwei"),
+    ]
+
+
+def test_cells_are_every_text_of_a_row(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_bytes(_jsonl({"n": 1, "question": "q", "answers": {"text": ["a", "b"]}}))
+    (tmp_path / "y.csv").write_text("meaning,sentence\nm,s\n")
+    assert list(read_cells([tmp_path])) == ["q", "a", "b", "m", "s"]
+
+
 def test_files_are_read_one_document_at_a_time(tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_bytes(_jsonl({"text": "good"}) + b"broken\n")
     documents = read_documents(tmp_path)
@@ -74,6 +119,13 @@ def test_files_are_read_one_document_at_a_time(tmp_path: Path) -> None:
         ("x.txt", "\ufeffab".encode() + b"\xe9", r"x\.txt: byte 0xe9 at position 5 is not UTF-8"),
         ("x.txt", b" \n\t\n", r"no document has any text in .*x\.txt"),
         ("x.txt.gz", b"not gzip", r"x\.txt\.gz cannot be read"),
+        ("x.jsonl.zst", b"not zstd", r"x\.jsonl\.zst cannot be read"),
+        ("x.jsonl.zst", _zstd(b'{"text": "a"}\n' * 999)[:-3], r"x\.jsonl\.zst cannot be read: Truncated"),
+        ("x.csv", b"text,n\na,1\nb\n", r"x\.csv:3 ends a row of 1 fields, the header has 2"),
+        ("x.csv", b'text\n"a"b\n', r"x\.csv:2 is not CSV"),
+        ("x.csv", b"text\na\n\xff\n", r"x\.csv: byte 0xff after line 0 is not UTF-8"),
+        ("x.csv", b"body\na\n", r"x\.csv:2 has no column 'text'; it has 'body'"),
+        ("x.parquet", b"not parquet", r"x\.parquet cannot be read"),
         ("x.jsonl.gz", gzip.compress(b'{"text": "a"}\n' * 999)[:-20], r"x\.jsonl\.gz cannot be read"),
     ],
 )

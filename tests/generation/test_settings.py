@@ -37,7 +37,6 @@ from unmask.generation.settings import GenerationSettings
         ({"do_sample": 1}, "do_sample=1 must be True or False"),
         ({"speculate": True, "num_beams": 2}, "leave it or num_beams=2 out"),
         ({"speculate": True, "do_sample": True}, "leave it or do_sample=True out"),
-        ({"speculate": True, "repetition_penalty": 1.2}, "leave it or repetition_penalty out"),
         ({"draft_tokens": 4}, "does nothing without speculate=True"),
     ],
     ids=str,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from reference import END, VOCABULARY, padded_batch
 from torch import Tensor
 
+from unmask.errors import UserError
 from unmask.generation import speculation
 from unmask.generation.plan import Plan
 from unmask.generation.search import decode
@@ -109,16 +111,31 @@ def test_errors_of_advance_do_not_change_the_result(
         "pad_id": 0,
         "limit": limit,
     }
-    least = data.draw(st.integers(0, limit))
     ties = data.draw(st.sampled_from([0.0, 0.2]))
-    greedy = decode(
-        Script(sources, edited_copy, noise=1e-3, ties=ties),
-        Plan(**common, settings=GenerationSettings(min_new_tokens=least)),
-    )
-    copying = GenerationSettings(speculate=True, draft_tokens=draft, min_new_tokens=least)
+    rules = {
+        "min_new_tokens": data.draw(st.integers(0, limit)),
+        "repetition_penalty": data.draw(st.sampled_from([1.0, 1.0, 1.3, 3.5, 0.8])),
+        "no_repeat_ngram_size": data.draw(st.sampled_from([0, 0, 1, 2, 3])),
+    }
+    copying = GenerationSettings(speculate=True, draft_tokens=draft, **rules)
     decoder = Script(sources, edited_copy, noise=1e-3, ties=ties)
-    found = speculate(decoder, Plan(**common, settings=copying), sources, tolerance=1e-3)
-    assert torch.equal(found.sequences, greedy.sequences)
+    found = speculate_or_none(decoder, Plan(**common, settings=copying), sources)
+    plan = Plan(**common, settings=GenerationSettings(**rules))
+    try:
+        greedy = decode(Script(sources, edited_copy, noise=1e-3, ties=ties), plan)
+    except UserError:
+        assert found is None, "greedy decoding has nothing left to write"
+    else:
+        assert found is not None and torch.equal(found, greedy.sequences)
+
+
+def speculate_or_none(decoder: Script, plan: Plan, sources: list[list[int]]) -> Tensor | None:
+    """The ids; None where rules leave nothing to write."""
+    try:
+        return speculate(decoder, plan, sources, tolerance=1e-3).sequences
+    except UserError as error:
+        assert "no token may follow" in str(error)
+        return None
 
 
 def test_copying_takes_fewer_passes() -> None:
@@ -183,12 +200,55 @@ def batch_of_texts(seed: int, rows: int, length: int) -> tuple[Tensor, Tensor]:
     return inputs, torch.ones_like(inputs)
 
 
+#: Rules that change what greedy decoding writes.
+RULES: list[dict[str, Any]] = [
+    {},
+    {"repetition_penalty": 1.4},
+    {"repetition_penalty": 0.7, "min_new_tokens": 3},
+    {"no_repeat_ngram_size": 2},
+    {"no_repeat_ngram_size": 3, "repetition_penalty": 1.1, "min_new_tokens": 12},
+]
+
+
+def check_copying(model: T5ForConditionalGeneration, seeds: range, rows: int, **options: Any) -> int:
+    """How many of these random sources come out as greedy decoding writes them: all, or the test fails."""
+    for seed in seeds:
+        ids, mask = padded_batch(5000 + seed, rows=rows)
+        greedy = model.generate(ids, mask, max_new_tokens=14, **options)
+        found = model.generate(ids, mask, max_new_tokens=14, speculate=True, **options)
+        assert torch.equal(found, greedy)
+    return len(seeds) * rows
+
+
 @pytest.mark.usefixtures("far")
-def test_thousands_of_sources_come_out_as_greedy_writes_them(copyist: T5ForConditionalGeneration) -> None:
-    for seed in range(60):
-        ids, mask = padded_batch(5000 + seed, rows=40)
-        greedy = copyist.generate(ids, mask, max_new_tokens=14)
-        assert torch.equal(copyist.generate(ids, mask, max_new_tokens=14, speculate=True), greedy)
+@pytest.mark.parametrize("rules", RULES, ids=str)
+def test_hundreds_of_sources_come_out_as_greedy_writes_them(
+    copyist: T5ForConditionalGeneration, rules: dict[str, Any]
+) -> None:
+    assert check_copying(copyist, range(10), 40, **rules) == 400
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("guesses", ["far", "as they are"])
+@pytest.mark.parametrize("rules", RULES, ids=str)
+def test_thousands_of_sources_come_out_as_greedy_writes_them(
+    copyist: T5ForConditionalGeneration, rules: dict[str, Any], guesses: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if guesses == "far":
+        monkeypatch.setattr(speculation, "VERIFIED", 10_000)
+    assert check_copying(copyist, range(100, 150), 40, **rules) == 2000
+    assert check_copying(copyist, range(200, 700), 1, **rules) == 500
+
+
+@pytest.mark.usefixtures("far")
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "int8"])
+def test_low_precision_comes_out_as_greedy_writes_it(
+    copyist: T5ForConditionalGeneration, dtype: str, tmp_path: Path
+) -> None:
+    copyist.save_pretrained(tmp_path)
+    model = T5ForConditionalGeneration.from_pretrained(tmp_path, dtype=dtype)
+    for rules in RULES[::2]:
+        assert check_copying(model, range(5), 40, **rules) == 200
 
 
 def test_a_model_that_copies_takes_fewer_passes(

@@ -22,17 +22,22 @@ app = App(
 # By import path, so that `unmask --help` does not wait for torch.
 for name, summary in {
     "quickstart": "Train, fine-tune and evaluate a tiny T5 and a tiny ELECTRA on the data that ships with unmask.",
+    "corpus": "Clean raw text into documents to train on; the same command again continues a stopped run.",
     "pretrain": "Pre-train a model from raw text; the same command again continues a stopped run.",
     "finetune": "Fine-tune a model on a task: text to text (T5) or classification (ELECTRA).",
     "evaluate": "Score a fine-tuned model on a task's held-out rows, beside simple baselines.",
     "generate": "Write text with a model.",
     "fill": "Show what a model puts into gaps, and which tokens ELECTRA suspects.",
+    "quantize": "Write a T5 in int8 or bfloat16, and report what that costs.",
     "convert": "Turn a checkpoint of T5X, Flax or Google's ELECTRA into a model directory.",
 }.items():
     app.command(f"unmask.cli.{name}:{name}", name=name, help=summary)
 tokenizer = App(name="tokenizer", help="Make tokenizers.")
 tokenizer.command("unmask.cli.tokenizer_train:train", name="train", help="Train a tokenizer on raw text.")
 app.command(tokenizer)
+export = App(name="export", help="Write a model for another engine.")
+export.command("unmask.cli.export:ct2", name="ct2", help="Write a T5 for CTranslate2.")
+app.command(export)
 
 
 def main() -> NoReturn:
@@ -45,8 +50,11 @@ def main() -> NoReturn:
 
 def _run(tokens: list[str]) -> int:
     try:
-        app(tokens, exit_on_error=False, print_error=True, result_action="return_value")
-    except CycloptsError:
+        # A bare hyphen is standard input, which cyclopts would take for an option.
+        given = ["/dev/stdin" if token == "-" else token for token in tokens]
+        app(given, exit_on_error=False, print_error=False, result_action="return_value")
+    except CycloptsError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

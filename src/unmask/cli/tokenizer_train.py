@@ -20,7 +20,7 @@ def train(
     """Train a tokenizer on raw text.
 
     Args:
-        data: text files, JSON lines, directories or globs of these, as for `unmask pretrain`.
+        data: text files, JSON lines, CSV, Parquet, directories or globs of these, as for `unmask pretrain`.
         kind: unigram for T5 (SentencePiece, keeps every text exactly), wordpiece for ELECTRA.
         vocab_size: pieces; T5's 100 sentinels come on top.
         out: directory for the tokenizer's files.

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from unmask.electra.config import ACTIVATIONS
 from unmask.nn import linear
 from unmask.nn.inference import ByLength, Engines, Group, Piece
+from unmask.nn.kept import Bfloat16Linear
 from unmask.nn.linear import PackedLinear, QuantizedLinear, pack, pack_int8
 from unmask.nn.ragged import Layout
 
@@ -204,6 +205,9 @@ def _packed(layers: list[Any], factors: list[float]) -> PackedLinear:
     if all(isinstance(layer, QuantizedLinear) for layer in layers):
         scales = [layer.scale * factor for layer, factor in zip(layers, factors, strict=True)]
         return pack_int8(torch.cat([layer.int8 for layer in layers]), torch.cat(scales))
+    if any(isinstance(layer, Bfloat16Linear) for layer in layers):
+        kept = torch.cat([layer.weight * factor for layer, factor in zip(layers, factors, strict=True)])
+        return pack(kept, _precision(torch.bfloat16))
     weight = torch.cat([layer.weight.detach().float() * f for layer, f in zip(layers, factors, strict=True)])
     kinds = {layer.weight.dtype for layer in layers if not isinstance(layer, QuantizedLinear)}
     return pack(weight, _precision(kinds.pop()))

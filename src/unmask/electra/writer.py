@@ -67,7 +67,7 @@ class ElectraForConditionalGeneration(nn.Module):
         name_or_path: str | os.PathLike[str],
         *,
         tokenizer: ElectraTokenizer | None = None,
-        dtype: str | torch.dtype = "float32",
+        dtype: str | torch.dtype | None = None,
         device: str | torch.device = "cpu",
         revision: str | None = None,
     ) -> Self:

@@ -46,6 +46,7 @@ class Choices:
             raise UserError("a constraint to a set needs at least one choice")
         self.end_id = end_id
         self.needs = self._tokens_to_finish()
+        self.largest_id = max((token for node in self.children for token in node), default=end_id)
         self._options: dict[int, tuple[Tensor, Tensor]] = {}
 
     def _insert(self, ids: list[int]) -> None:
@@ -99,6 +100,11 @@ class _Walk:
         self.left = limit
 
     def apply(self, logits: Tensor, written: Tensor) -> Tensor:
+        if self.choices.largest_id >= logits.shape[1]:
+            raise UserError(
+                f"a choice has the token id {self.choices.largest_id}, outside of the model's vocabulary of "
+                f"{logits.shape[1]}: the tokenizer is of another model"
+            )
         allowed = torch.full_like(logits, _OFF)
         for row, node in enumerate(self.nodes):
             if node != _LOST:

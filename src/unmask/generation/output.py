@@ -40,3 +40,23 @@ class StreamedToken:
     row: int
     id: int
     score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Hypothesis:
+    """A result as text.
+
+    Attributes:
+        text: what was written, a forced prefix included, special tokens left out.
+        complete: the end token was written; False where the limit cut the text off.
+        score: see `GenerationOutput.sequence_scores`; None where scores were not asked for.
+        tokens: what was written behind the prefix, the end token included, as pieces of the vocabulary;
+            empty where scores were not asked for.
+        token_scores: the model's log-probability of each of `tokens`.
+    """
+
+    text: str
+    complete: bool = True
+    score: float | None = None
+    tokens: tuple[str, ...] = ()
+    token_scores: tuple[float, ...] = ()

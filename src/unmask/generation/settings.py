@@ -124,9 +124,6 @@ class GenerationSettings:
         if self.num_beams > 1 or self.do_sample:
             other = "do_sample=True" if self.do_sample else f"num_beams={self.num_beams}"
             raise UserError(f"speculate=True speeds up greedy decoding: leave it or {other} out")
-        for name in ("repetition_penalty", "no_repeat_ngram_size"):
-            if getattr(self, name) != DEFAULTS[name]:
-                raise UserError(f"speculate=True guesses repetitions: leave it or {name} out")
 
     def _idle(self, names: tuple[str, ...], needs: str) -> None:
         for name in names:
@@ -202,8 +199,7 @@ def _fitting(defaults: Mapping[str, Any], options: Mapping[str, Any]) -> dict[st
     if (defaults.get("min_length") or 0) > 1 and not {"min_new_tokens"} & (filled.keys() | options.keys()):
         filled["min_new_tokens"] = defaults["min_length"] - 1
     if options.get("speculate"):
-        for name in ("do_sample", "num_beams", "repetition_penalty", "no_repeat_ngram_size"):
-            filled.pop(name, None)
+        _drop(filled, ("do_sample", "num_beams"))
     if options.get("num_beams", 1) > 1:
         filled.pop("do_sample", None)
     merged = filled | dict(options)

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from unmask.generation.decoder import Decoder
 from unmask.generation.output import GenerationOutput
-from unmask.generation.plan import Plan, feed_prompt
+from unmask.generation.plan import Plan, feed_prompt, nothing_left
+from unmask.generation.rules import apply_rules, rules_of
 
 #: As far back as the contexts of two places are compared.
 _CONTEXT = 8
@@ -75,6 +76,7 @@ class _Row:
 
     def __init__(self, number: int, source: Sequence[int], plan: Plan) -> None:
         self.number = number
+        self.prompt: list[int] = plan.prompt[number].tolist()
         self.written: list[int] = []
         self.scores: list[float] = []
         self.copier = Copier(source, plan.end_id)
@@ -116,6 +118,7 @@ class _Speculation:
         self.rows = [_Row(number, source, plan) for number, source in enumerate(sources)]
         self.device = plan.prompt.device
         self.prompt = plan.prompt
+        self.rules = rules_of(plan.settings, plan.prompt_length, plan.end_id)
         #: Whether the caches were filled by `step` alone, as greedy decoding fills them.
         self.stepped = True
 
@@ -156,7 +159,7 @@ class _Speculation:
         Returns:
             How many guessed tokens of each row were right; -1 for a row whose next token is in doubt.
         """
-        allowed = self._without_early_end(logits)
+        allowed = self._ruled(logits, guesses)
         best, ids = allowed.max(-1)
         choices = ids.tolist()
         counts = [_agreement(chosen, guess) for chosen, guess in zip(choices, guesses, strict=True)]
@@ -166,22 +169,39 @@ class _Speculation:
             count, doubt = counts[number], doubts[number]
             row.learn(len(guess), count)
             kept = count + 1 if doubt is None else doubt
+            self._check_choice(row, choices[number][:kept], best[number])
             row.accept(choices[number][:kept], scores[number][:kept])
             # An end token before the doubt settles it.
             if doubt is not None and not row.ended:
                 counts[number] = -1
         return counts
 
-    def _without_early_end(self, logits: Tensor) -> Tensor:
-        """The logits with the end token forbidden where too little is written."""
-        least = self.plan.settings.min_new_tokens
-        missing = [least - len(row.written) for row in self.rows]
-        early = [(row, count) for row, count in enumerate(missing) if count > 0]
-        if early:
-            logits = logits.clone()
-        for row, places in early:
-            logits[row, :places, self.plan.end_id] = float("-inf")
-        return logits
+    def _ruled(self, logits: Tensor, guesses: list[list[int]]) -> Tensor:
+        """What the rules make of (rows, width, vocabulary) logits, each place behind its own history."""
+        if not self.rules:
+            return logits
+        # Rules take histories of one length at a time.
+        places: dict[int, list[tuple[int, int, list[int]]]] = defaultdict(list)
+        for number, (row, guess) in enumerate(zip(self.rows, guesses, strict=True)):
+            for place in range(len(guess) + 1):
+                history = row.prompt + row.written + guess[:place]
+                places[len(history)].append((number, place, history))
+        allowed = logits.clone()
+        for group in places.values():
+            rows, columns, histories = map(list, zip(*group, strict=True))
+            allowed[rows, columns] = apply_rules(self.rules, logits[rows, columns], self._tensor(histories))
+        return allowed
+
+    def _check_choice(self, row: _Row, chosen: list[int], best: Tensor) -> None:
+        """Raises:
+        UserError: one of the tokens that would be written is one that the rules forbid, like all others.
+        """
+        if not self.rules:
+            return
+        ends = chosen.index(self.plan.end_id) + 1 if self.plan.end_id in chosen else len(chosen)
+        stuck = (best[:ends] == float("-inf")).nonzero()
+        if stuck.numel():
+            raise nothing_left(row.number, len(row.written) + int(stuck[0]))
 
     def _doubts(self, logits: Tensor, best: Tensor, counts: list[int]) -> list[int | None]:
         """The first place of each row where two tokens are too close to tell them apart.
@@ -194,7 +214,9 @@ class _Speculation:
         rows = torch.tensor([row for row, count in enumerate(counts) for _ in range(count + 1)])
         places = torch.tensor([place for count in counts for place in range(count + 1)])
         peaks = best[rows, places]
-        margin = self.tolerance * (1 + peaks.abs())
+        penalty = self.plan.settings.repetition_penalty
+        # The penalty scales differences, too.
+        margin = self.tolerance * max(penalty, 1 / penalty) * (1 + peaks.abs())
         close = (logits[rows, places] >= (peaks - margin)[:, None]).sum(-1) > 1
         for place in close.nonzero().squeeze(1).flip(0).tolist():
             doubts[int(rows[place])] = int(places[place])
@@ -210,7 +232,7 @@ class _Speculation:
     def _replay(self, doubtful: list[int]) -> None:
         """Fill the caches again by `step`, as greedy decoding does, and decide what was in doubt."""
         fed = [
-            self.prompt[number].tolist() + (row.written if number in doubtful else row.written[:-1])
+            row.prompt + (row.written if number in doubtful else row.written[:-1])
             for number, row in enumerate(self.rows)
         ]
         lengths = [len(ids) for ids in fed]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
@@ -14,13 +14,16 @@ from torch import Tensor, nn
 
 from unmask import hub
 from unmask.errors import UserError
+from unmask.nn import stored_int8
+from unmask.nn.kept import Bfloat16Linear, keep_linears
 from unmask.nn.linear import QuantizedLinear, quantize_linears
 from unmask.settings import nearest
 
 logger = logging.getLogger("unmask")
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-#: Not a type of the parameters: int8 is made from float32 weights, for inference (`PretrainedModel.quantize`).
+#: Not a type of the parameters: int8 is made from float32 weights (`PretrainedModel.quantize`) or stored, for
+#: inference.
 INT8 = "int8"
 
 
@@ -72,7 +75,7 @@ class PretrainedModel(nn.Module):
         cls,
         name_or_path: str | os.PathLike[str],
         *,
-        dtype: str | torch.dtype = "float32",
+        dtype: str | torch.dtype | None = None,
         device: str | torch.device = "cpu",
         revision: str | None = None,
         **settings: Any,
@@ -80,19 +83,32 @@ class PretrainedModel(nn.Module):
         """Load a model directory, a cached Hub name or a Hub name to download; ready for inference.
 
         Args:
-            dtype: "float32", "bfloat16", "float16" or "int8" (see `quantize`), or a torch dtype.
+            dtype: "float32", "bfloat16", "float16" or "int8" (see `quantize`), or a torch dtype; None: float32,
+                or int8 where the directory holds int8 weights. Such weights become floating-point ones again,
+                no more exact than they were, where another type is named.
             settings: fields of the config to set instead of the file's, such as a new head's labels.
 
         Raises:
-            UserError: nothing found, a damaged file, a missing tensor, a tensor of the wrong shape.
+            UserError: nothing found, a damaged file, a missing tensor, a tensor of the wrong shape, weights that
+                another program quantised, a new head for an int8 model.
         """
         directory = hub.find_model(name_or_path, revision=revision)
-        kind = torch.float32 if dtype in (INT8, torch.int8) else parse_dtype(dtype)
-        config = cls.config_class.from_hub(hub.read_json(directory / hub.CONFIG), str(directory / hub.CONFIG))
-        model = cls.from_weights(config, hub.read_weights(directory), str(directory), **settings)
+        where = directory / hub.CONFIG
+        values = hub.read_json(where)
+        stored = stored_int8.is_marked(values, str(where))
+        wants_int8 = dtype in (INT8, torch.int8) or (stored and dtype is None)
+        kind = torch.float32 if wants_int8 or dtype is None else parse_dtype(dtype)
+        config, weights = cls.config_class.from_hub(values, str(where)), hub.read_weights(directory)
+        if stored and wants_int8:
+            model = cls._from_int8(config, weights, str(directory), **settings).to(device=device)
+            model.after_loading(directory)
+            return model.requires_grad_(False).eval()
+        if stored:
+            stored_int8.dequantize(weights)
+        model = cls.from_weights(config, weights, str(directory), **settings)
         model.after_loading(directory)
         model = model.to(device=device, dtype=kind).eval()
-        return model.quantize() if dtype in (INT8, torch.int8) else model
+        return model.quantize() if wants_int8 else model
 
     @classmethod
     def from_weights(cls, config: Any, weights: dict[str, Tensor], where: str, **settings: Any) -> Self:
@@ -112,15 +128,61 @@ class PretrainedModel(nn.Module):
         model._take(weights, where, new_head=bool(settings))
         return model
 
+    @classmethod
+    def _from_int8(cls, config: Any, weights: dict[str, Tensor], where: str, **settings: Any) -> Self:
+        """A model of int8 weights as `save_pretrained` stored them."""
+        config = cls.prepare(_with(config, settings), weights)
+        with torch.device("meta"):
+            model = cls(config)
+            stored_int8.expect(model, lambda name: model.hub_name(name) in weights)
+        model._take(weights, where, new_head=bool(settings))
+        return model
+
     @torch.no_grad()
-    def quantize(self) -> Self:
+    def quantize(self, keep: Collection[str] = ()) -> Self:
         """Turn this float model into an int8 one, for inference alone, in place.
 
         Linear layers keep an int8 weight with a scale for each output channel; their inputs are quantised row
         by row as they come; embeddings, norms and everything between stay float32.
+
+        Args:
+            keep: linear layers, by their names inside, that stay bfloat16, and with them those of the same
+                product (see `products`).
+
+        Raises:
+            UserError: a name that no linear layer has.
         """
+        self.fold()
+        keep_linears(self, self._with_fellows(keep))
         quantize_linears(self)
         return self.requires_grad_(False).eval()
+
+    def fold(self) -> None:
+        """Bring a float model into the form whose matrices `quantize` rounds, in place; it computes the same."""
+
+    def products(self) -> dict[str, list[str]]:
+        """The products that inference makes → names of the linear layers in each, which are of one precision."""
+        products: dict[str, list[str]] = {}
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear):
+                products.setdefault(self.product_of(name), []).append(name)
+        return products
+
+    @staticmethod
+    def product_of(name: str) -> str:
+        """The product that a linear layer is part of: query, key and value of one input are one."""
+        parent, _, last = name.rpartition(".")
+        return f"{parent}.query_key_value" if last in ("query", "key", "value") else name
+
+    def _with_fellows(self, names: Collection[str]) -> list[str]:
+        products = self.products()
+        known = [name for product in products.values() for name in product]
+        for name in names:
+            if name not in known:
+                raise UserError(f"{type(self).__name__} has no linear layer {name!r}{nearest(name, known)}")
+        return [
+            name for product in products.values() if not set(names).isdisjoint(product) for name in product
+        ]
 
     def after_loading(self, directory: Path) -> None:
         """A hook for what else a directory holds, such as generation_config.json."""
@@ -144,8 +206,13 @@ class PretrainedModel(nn.Module):
                     f"but config.json asks for {tuple(tensor.shape)}"
                 )
             else:
-                state[name] = found.float() if found.is_floating_point() else found
+                state[name] = found.to(tensor.dtype) if found.is_floating_point() else found
         fresh = [name for name in missing if self._is_head(name)]
+        if fresh and self.is_int8:
+            raise UserError(
+                f"{where} holds int8 weights, and no {fresh[0]!r} that fits: to train a new head on them, load "
+                'with dtype="float32"'
+            )
         absent = [self.hub_name(name) for name in missing if name not in fresh]
         if absent:
             more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
@@ -173,17 +240,22 @@ class PretrainedModel(nn.Module):
     def save_pretrained(self, directory: str | os.PathLike[str]) -> None:
         """Write config.json and model.safetensors, each beside and then renamed.
 
-        Raises:
-            UserError: an int8 model, whose float weights are gone.
+        An int8 model's matrices are written as int8 tensors and their scales (`unmask.nn.stored_int8`), which
+        unmask alone reads.
         """
-        if any(isinstance(module, QuantizedLinear) for module in self.modules()):
-            raise UserError("an int8 model is not saved: save the float one, int8 is made when it is loaded")
         path = Path(directory)
         config = self.config.to_hub() | {"architectures": [self.hub_architecture]}
         parameters = next(self.parameters())
         config["dtype"] = str(parameters.dtype).removeprefix("torch.")
+        if self.is_int8:
+            config |= stored_int8.MARK
         hub.write_weights(path / hub.WEIGHTS, self.hub_state())
         hub.write_json(path / hub.CONFIG, config)
+
+    @property
+    def is_int8(self) -> bool:
+        """Whether the linear layers hold int8 weights: for inference alone."""
+        return any(isinstance(module, QuantizedLinear | Bfloat16Linear) for module in self.modules())
 
     @property
     def hub_architecture(self) -> str:

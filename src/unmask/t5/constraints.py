@@ -8,21 +8,20 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from unmask.errors import UserError
 from unmask.generation.constraints import Choices
 from unmask.generation.grammar import Grammar, Vocabulary
-
-if TYPE_CHECKING:
-    from unmask.t5.tokenizer import T5Tokenizer
+from unmask.t5.byte_tokenizer import SPECIAL, AnyT5Tokenizer, ByT5Tokenizer
+from unmask.t5.tokenizer import T5Tokenizer
 
 #: SentencePiece's mark of a space, and its name of a single byte.
 SPACE = "▁"
 BYTE = re.compile("<0x([0-9A-F]{2})>")
 
 
-def choices(tokenizer: T5Tokenizer, texts: Iterable[str]) -> Choices:
+def choices(tokenizer: AnyT5Tokenizer, texts: Iterable[str]) -> Choices:
     """Results are among these texts, each written as the tokenizer writes it.
 
     Raises:
@@ -36,7 +35,7 @@ def choices(tokenizer: T5Tokenizer, texts: Iterable[str]) -> Choices:
     return Choices(encoded, tokenizer.eos_token_id)
 
 
-def regex(tokenizer: T5Tokenizer, pattern: str) -> Grammar:
+def regex(tokenizer: AnyT5Tokenizer, pattern: str) -> Grammar:
     """The whole text of a result matches a pattern (Rust's syntax: no look-around, no back-references).
 
     Raises:
@@ -45,7 +44,7 @@ def regex(tokenizer: T5Tokenizer, pattern: str) -> Grammar:
     return Grammar.regex(vocabulary_of(tokenizer), pattern)
 
 
-def json_schema(tokenizer: T5Tokenizer, schema: Mapping[str, Any] | str) -> Grammar:
+def json_schema(tokenizer: AnyT5Tokenizer, schema: Mapping[str, Any] | str) -> Grammar:
     """The text of a result is JSON that a schema allows.
 
     The published T5 vocabulary has no braces: objects need a tokenizer that unmask trained, or ByT5's.
@@ -57,17 +56,30 @@ def json_schema(tokenizer: T5Tokenizer, schema: Mapping[str, Any] | str) -> Gram
 
 
 @lru_cache(maxsize=4)
-def vocabulary_of(tokenizer: T5Tokenizer) -> Vocabulary:
+def vocabulary_of(tokenizer: AnyT5Tokenizer) -> Vocabulary:
     """The bytes that each token of a tokenizer writes."""
-    tokens = tokenizer.convert_ids_to_tokens(range(tokenizer.vocab_size))
-    pieces = [
-        None if token is None or number in tokenizer.special_ids else _written(token)
-        for number, token in enumerate(tokens)
-    ]
+    pieces = _byte_pieces(tokenizer) if isinstance(tokenizer, ByT5Tokenizer) else _pieces(tokenizer)
     words = (number for number, piece in enumerate(pieces) if piece and piece[:1] == b" " != piece)
     spaced = next(words, None)
     drops = spaced is not None and not tokenizer.decode([spaced]).startswith(" ")
     return Vocabulary(pieces, tokenizer.eos_token_id, drops_first_space=drops)
+
+
+def _pieces(tokenizer: T5Tokenizer) -> list[bytes | None]:
+    tokens = tokenizer.convert_ids_to_tokens(range(tokenizer.vocab_size))
+    return [
+        None if token is None or number in tokenizer.special_ids else _written(token)
+        for number, token in enumerate(tokens)
+    ]
+
+
+def _byte_pieces(tokenizer: ByT5Tokenizer) -> list[bytes | None]:
+    """ByT5's tokens are named by characters, and write the bytes of the same numbers."""
+    first = len(SPECIAL)
+    return [
+        None if number in tokenizer.special_ids else bytes([number - first])
+        for number in range(tokenizer.vocab_size)
+    ]
 
 
 def _written(token: str) -> bytes:

@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unmask.nn.inference import Engines
+from unmask.nn.kept import Bfloat16Linear
 from unmask.nn.linear import PackedLinear, QuantizedLinear, pack, pack_int8
 from unmask.nn.norm import RMSNorm
 from unmask.nn.ragged import Layout
@@ -44,26 +45,31 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class _Weight:
-    """A matrix (out, in) to be packed: floating point, or int8 with a scale for each output."""
+    """A matrix (out, in) to be packed in a precision; int8 comes with a scale for each output."""
 
     matrix: Tensor
+    precision: str
     scale: Tensor | None = None
 
-    def pack(self, precision: str, activation: str | None = None) -> PackedLinear:
+    def pack(self, activation: str | None = None) -> PackedLinear:
         """For products of any number of rows, on any device."""
         if self.scale is not None:
             return pack_int8(self.matrix, self.scale, activation)
-        return pack(self.matrix, precision, activation)
+        return pack(self.matrix, self.precision, activation)
 
-    def panels(self, precision: str) -> Panels:
+    def panels(self) -> Panels:
         """For the compiled decoder."""
         from unmask.nn import tiles
 
         if self.scale is not None:
             return tiles.pack_int8(self.matrix, self.scale)
         # What float16 can't hold stays in float32.
-        narrow = precision != "float16" or self.matrix.abs().amax() <= torch.finfo(torch.float16).max
-        return tiles.pack(self.matrix, precision if narrow else "float32")
+        narrow = self.precision != "float16" or self.matrix.abs().amax() <= torch.finfo(torch.float16).max
+        return tiles.pack(self.matrix, self.precision if narrow else "float32")
+
+    def in_bfloat16(self) -> _Weight:
+        matrix = self.matrix if self.scale is None else self.matrix.float() * self.scale[:, None]
+        return _Weight(matrix, "bfloat16")
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +144,7 @@ class T5Engine:
         self._fused = self._fused_weights(model, activation)
         if self._fused is None:
             self.decoder_layers = [self._decoder_layer(layer, activation) for layer in layers]
-            self.output = self._output(model).pack(self.precision)
+            self.output = self._output(model).pack()
 
     @property
     def is_fused(self) -> bool:
@@ -168,7 +174,7 @@ class T5Engine:
 
         return FusedWeights(
             [self._fused_layer(layer) for layer in model.decoder.layers],
-            self._output(model).panels(self.precision),
+            self._output(model).panels(),
             gated=model.decoder.layers[0].feed_forward.gate is not None,
             activation=activation,
             floor=config.d_model * config.layer_norm_epsilon,
@@ -176,24 +182,35 @@ class T5Engine:
         )
 
     def _fused_layer(self, layer: Any) -> FusedLayer:
-        from unmask.nn.tiles import interleave
         from unmask.t5.fused import FusedLayer
 
         def panels(*linears: Any, norm: RMSNorm | None = None) -> Panels:
-            return self._weight(*linears, norm=norm).panels(self.precision)
+            return self._weight(*linears, norm=norm).panels()
 
-        block, cross, feed_forward = layer.attention, layer.cross_attention, layer.feed_forward
-        up = panels(feed_forward.up, norm=layer.feed_forward_norm)
-        if feed_forward.gate is not None:
-            up = interleave(panels(feed_forward.gate, norm=layer.feed_forward_norm), up)
+        block, cross = layer.attention, layer.cross_attention
         return FusedLayer(
             panels(block.query, block.key, block.value, norm=layer.attention_norm),
             panels(block.output),
             panels(cross.query, norm=layer.cross_norm),
             panels(cross.output),
-            up,
-            panels(feed_forward.down),
+            self._fused_up(layer.feed_forward, layer.feed_forward_norm),
+            panels(layer.feed_forward.down),
         )
+
+    def _fused_up(self, block: T5FeedForward, norm: RMSNorm) -> Panels:
+        from unmask.nn.tiles import interleave
+
+        up = self._weight(block.up, norm=norm)
+        if block.gate is None:
+            return up.panels()
+        gate = self._weight(block.gate, norm=norm)
+        if gate.precision != up.precision:
+            # Both are read in one product.
+            gate, up = gate.in_bfloat16(), up.in_bfloat16()
+        first, second = gate.panels(), up.panels()
+        if first.kind != second.kind:
+            first, second = (_Weight(part.matrix, "float32").panels() for part in (gate, up))
+        return interleave(first, second)
 
     def _output(self, model: Any) -> _Weight:
         scale = model.config.d_model**-0.5 if model.config.scale_decoder_outputs else 1.0
@@ -206,16 +223,17 @@ class T5Engine:
         if all(isinstance(linear, QuantizedLinear) for linear in linears):
             # The norm's weight is in there already: `quantize` in t5/model.py put it there.
             scales = torch.cat([linear.scale for linear in linears]) * factor
-            return _Weight(torch.cat([linear.int8 for linear in linears]), scales)
+            return _Weight(torch.cat([linear.int8 for linear in linears]), "int8", scales)
         weight = torch.cat([linear.weight.detach().float() for linear in linears]) * factor
         if norm is not None:
             weight = weight * norm.weight.detach().float()
-        return _Weight(weight)
+        kept = any(isinstance(linear, Bfloat16Linear) for linear in linears)
+        return _Weight(weight, "bfloat16" if kept else self.precision)
 
     def _pack(
         self, *linears: Any, norm: RMSNorm | None = None, activation: str | None = None
     ) -> PackedLinear:
-        return self._weight(*linears, norm=norm).pack(self.precision, activation)
+        return self._weight(*linears, norm=norm).pack(activation)
 
     def _feed_forward(self, block: T5FeedForward, norm: RMSNorm, activation: str) -> FeedForward:
         if block.gate is None:

@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unmask import hub
+from unmask.errors import UserError
 from unmask.generation import autoregressive
 from unmask.generation.output import GenerationOutput, StreamedToken
 from unmask.generation.plan import Plan
@@ -245,24 +246,34 @@ class T5Backbone(PretrainedModel):
         return checkpoint.hub_name(name, gated=gated, backbone=self.backbone)
 
     def hub_state(self) -> dict[str, Tensor]:
+        state = super().hub_state()
+        if self.is_int8:
+            return state
         # One type in the file, also where a float16 model holds float32 matrices.
         kind = self.embedding.weight.dtype
-        return {name: tensor.to(kind) for name, tensor in super().hub_state().items()}
+        return {name: tensor.to(kind) for name, tensor in state.items()}
 
     @property
     def hub_architecture(self) -> str:
         return self.architecture.replace("T5", self.config.kind.prefix, 1)
 
     @torch.no_grad()
-    def quantize(self) -> Self:
-        """int8 in place; norm weights go into the matrices behind them, where they are quantised with them."""
+    def fold(self) -> None:
+        """Norm weights go into the matrices behind them, where they are quantised with them."""
         for layer in self.modules():
             if isinstance(layer, T5EncoderLayer | T5DecoderLayer):
                 _fold(layer.attention_norm, layer.attention.query, layer.attention.key, layer.attention.value)
                 _fold(layer.feed_forward_norm, layer.feed_forward.gate, layer.feed_forward.up)
             if isinstance(layer, T5DecoderLayer):
                 _fold(layer.cross_norm, layer.cross_attention.query)
-        return super().quantize()
+
+    @staticmethod
+    def product_of(name: str) -> str:
+        # Cross-attention's query reads the decoder, its key and value the encoder.
+        parent, _, last = name.rpartition(".")
+        if parent.endswith("cross_attention") and last in ("query", "key", "value"):
+            return name if last == "query" else f"{parent}.key_value"
+        return PretrainedModel.product_of(name)
 
     @classmethod
     def prepare(cls, config: T5Config, weights: dict[str, Tensor]) -> T5Config:
@@ -355,13 +366,14 @@ class T5ForConditionalGeneration(T5Backbone):
         return hidden * self.config.d_model**-0.5 if self.config.scale_decoder_outputs else hidden
 
     @torch.no_grad()
-    def quantize(self) -> Self:
+    def fold(self) -> None:
         # A tied output matrix becomes one of its own; the embedding is looked up, not multiplied.
         output = self.embedding if self.output is None else self.output
+        self.config = replace(self.config, tie_word_embeddings=False)
         self.output = nn.Linear(1, 1, bias=False)
         self.output.weight = nn.Parameter(output.weight * self.decoder.final_norm.weight)
         self.decoder.final_norm.weight = nn.Parameter(torch.ones_like(self.decoder.final_norm.weight))
-        return super().quantize()
+        super().fold()
 
     @property
     def output_weight(self) -> Tensor:
@@ -472,7 +484,7 @@ class T5ForConditionalGeneration(T5Backbone):
 
         Raises:
             UserError: an unknown option, options that exclude each other, a limit that leaves nothing to
-                write, a constraint that cannot be met.
+                write, a constraint that cannot be met, a token id outside of the vocabulary.
         """
         with torch.inference_mode():
             decoder, plan, sources = self._begin(
@@ -524,6 +536,8 @@ class T5ForConditionalGeneration(T5Backbone):
         prompt = autoregressive.prompt_of(
             prefix, inputs=packed.layout.batch, start_id=config.decoder_start_token_id, like=packed.ids
         )
+        self._check_ids("input_ids", packed.ids)
+        self._check_ids("decoder_prefix_ids", prompt)
         plan = Plan(
             prompt=prompt,
             end_id=config.eos_token_id,
@@ -539,6 +553,17 @@ class T5ForConditionalGeneration(T5Backbone):
         decoder = T5Decoder(self, source, packed.layout, plan.capacity)
         sources = [ids.tolist() for ids in packed.ids.split(packed.layout.lengths)]
         return decoder, plan, sources
+
+    def _check_ids(self, name: str, ids: Tensor) -> None:
+        """Raises:
+        UserError: an id that the embedding has no row for.
+        """
+        outside = ids[(ids < 0) | (ids >= self.config.vocab_size)]
+        if outside.numel():
+            raise UserError(
+                f"{name} has the token id {int(outside[0])}, outside of the model's vocabulary of "
+                f"{self.config.vocab_size}: the tokenizer is of another model"
+            )
 
     @torch.no_grad()
     def score(
@@ -593,8 +618,10 @@ class T5ForConditionalGeneration(T5Backbone):
 
     def save_pretrained(self, directory: Any) -> None:
         super().save_pretrained(directory)
-        special = {
-            name: getattr(self.config, name)
-            for name in ("pad_token_id", "eos_token_id", "decoder_start_token_id")
-        }
-        hub.write_json(Path(directory) / hub.GENERATION_CONFIG, self.generation_defaults | special)
+        hub.write_json(Path(directory) / hub.GENERATION_CONFIG, self.generation_config)
+
+    @property
+    def generation_config(self) -> dict[str, Any]:
+        """What generation_config.json holds: defaults of `generate`, and the special ids that it needs."""
+        names = ("pad_token_id", "eos_token_id", "decoder_start_token_id")
+        return self.generation_defaults | {name: getattr(self.config, name) for name in names}

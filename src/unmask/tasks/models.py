@@ -28,6 +28,8 @@ from unmask.training.loop import Batch, Loss
 
 #: Rows that are predicted together, of similar length.
 PREDICTION_BATCH = 64
+#: Weights are trained in this type, also where a directory stores them as int8.
+TRAINED = "float32"
 
 
 class TaskModel(Protocol):
@@ -62,7 +64,7 @@ def load_for_training(
     """
     directory = hub.find_model(name_or_path)
     if family_of(directory) == "t5":
-        return T5TaskModel.load(task, directory, fresh_weights=fresh_weights, device=device)
+        return T5TaskModel.load(task, directory, fresh_weights=fresh_weights, device=device, dtype=TRAINED)
     return ElectraTaskModel.load(
         task, directory, labels=labels_of(rows), fresh_weights=fresh_weights, device=device
     )
@@ -112,8 +114,16 @@ class T5TaskModel:
         self.model = model
 
     @classmethod
-    def load(cls, task: Task, directory: Path, *, fresh_weights: bool, device: torch.device) -> Self:
-        model = T5ForConditionalGeneration.from_pretrained(directory, device=device)
+    def load(
+        cls,
+        task: Task,
+        directory: Path,
+        *,
+        fresh_weights: bool,
+        device: torch.device,
+        dtype: str | None = None,
+    ) -> Self:
+        model = T5ForConditionalGeneration.from_pretrained(directory, device=device, dtype=dtype)
         if fresh_weights:
             model.initialise()
         return cls(task, model, load_tokenizer(directory), device)
@@ -180,7 +190,7 @@ class ElectraTaskModel:
             model = ElectraForSequenceClassification.from_pretrained(directory, device=device)
         else:
             model = ElectraForSequenceClassification.from_pretrained(
-                directory, device=device, labels=tuple(labels)
+                directory, device=device, dtype=TRAINED, labels=tuple(labels)
             )
         if fresh_weights:
             model.initialise()

@@ -2,39 +2,187 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 
 from unmask import hub
 from unmask.electra.writer import ElectraForConditionalGeneration
-from unmask.t5.byte_tokenizer import load_tokenizer
+from unmask.errors import UserError
+from unmask.generation.batching import batches_by_length
+from unmask.generation.output import Hypothesis
+from unmask.generation.rules import Constraint
+from unmask.settings import nearest
+from unmask.t5 import constraints
+from unmask.t5.byte_tokenizer import AnyT5Tokenizer, load_tokenizer
 from unmask.t5.model import T5ForConditionalGeneration
-from unmask.t5.writing import write_texts as write_with_t5
+from unmask.t5.writing import BATCH_TOKENS, T5Writer
 from unmask.tasks.models import family_of
+from unmask.tasks.texts import TextFile
+from unmask.tasks.writing_settings import WritingSettings
 
-#: The most tokens that T5 writes where the caller gives no limit.
-T5_NEW_TOKENS = 64
+#: What `ElectraForConditionalGeneration.generate` takes.
+ELECTRA_OPTIONS = (
+    "max_new_tokens",
+    "max_length",
+    "num_return_sequences",
+    "temperature",
+    "seed",
+    "rounds",
+    "revisions",
+)
 
 
-def write_texts(
-    model: str, texts: Sequence[str], max_new_tokens: int | None, *, device: torch.device
-) -> list[str]:
-    """T5's answers to the texts, or ELECTRA's continuations of them, in their order.
+class TextWriter(Protocol):
+    """Something that writes hypotheses for texts; an engine of another kind fits here too."""
+
+    def write(self, texts: Sequence[str], first: int = 0) -> list[list[Hypothesis]]:
+        """The results for each text; `first` is the number of the first of them, which draws depend on.
+
+        A text's results do not depend on which others it is given with.
+        """
+
+    def stream(self, text: str, number: int = 0) -> Iterator[str]:
+        """The one result for a text, piece by piece."""
+
+    @property
+    def results_each(self) -> int:
+        """Results for each text."""
+
+    @property
+    def first_seed(self) -> int | None:
+        """The seed of text number 0; None where nothing is drawn."""
+
+
+def load_writer(
+    name_or_path: str,
+    settings: WritingSettings = WritingSettings(),  # noqa: B008 (frozen)
+    *,
+    device: str | torch.device = "cpu",
+    dtype: str | None = None,
+    **options: Any,
+) -> TextWriter:
+    """T5, which answers texts, or ELECTRA, which continues them.
+
+    Args:
+        dtype: as for a model's `from_pretrained`.
+        options: of `GenerationSettings` for T5; for ELECTRA those of its `generate`.
 
     Raises:
-        UserError: no such model, or one that does not write.
+        UserError: no such model, one that does not write, an option that its family does not have.
     """
-    directory = hub.find_model(model)
+    directory = hub.find_model(name_or_path)
     if family_of(directory) == "t5":
-        t5 = T5ForConditionalGeneration.from_pretrained(directory, device=device)
-        return write_with_t5(
-            t5, load_tokenizer(directory), texts, max_new_tokens=max_new_tokens or T5_NEW_TOKENS
+        tokenizer = load_tokenizer(directory)
+        constraint = load_constraint(tokenizer, settings)
+        model = T5ForConditionalGeneration.from_pretrained(directory, device=device, dtype=dtype)
+        return T5Writer(
+            model,
+            tokenizer,
+            prefix=settings.prefix,
+            max_source_length=settings.max_source_length,
+            decoder_prefix=settings.decoder_prefix,
+            constraint=constraint,
+            scores=settings.scores,
+            batch_tokens=BATCH_TOKENS if settings.batch_tokens is None else settings.batch_tokens,
+            **options,
         )
-    writer = ElectraForConditionalGeneration.from_pretrained(directory, device=device)
-    results = []
-    for text in texts:
-        ids = writer.tokenizer.encode(text, return_tensors="pt").to(device)
-        written = writer.generate(ids, max_new_tokens=max_new_tokens)
-        results.append(writer.tokenizer.decode(written[0], skip_special_tokens=True))
-    return results
+    _check_electra(settings, options)
+    electra = ElectraForConditionalGeneration.from_pretrained(directory, device=device, dtype=dtype)
+    return ElectraWriter(electra, settings.batch_tokens or BATCH_TOKENS, **options)
+
+
+def load_constraint(tokenizer: AnyT5Tokenizer, settings: WritingSettings) -> Constraint | None:
+    """What the settings say may be written; None: anything.
+
+    Raises:
+        UserError: several constraints, a file that cannot be read, what the vocabulary cannot write.
+    """
+    named = [name for name in ("choices", "regex", "json_schema") if getattr(settings, name) is not None]
+    if len(named) > 1:
+        raise UserError(f"{' and '.join(named)} exclude each other: give one")
+    if settings.choices is not None:
+        # A choice is written once, however often the file has it; lines without text are no choices.
+        lines = dict.fromkeys(line for line in TextFile(settings.choices) if line)
+        return constraints.choices(tokenizer, lines)
+    if settings.regex is not None:
+        return constraints.regex(tokenizer, settings.regex)
+    if settings.json_schema is not None:
+        return constraints.json_schema(tokenizer, hub.read_json(settings.json_schema))
+    return None
+
+
+class ElectraWriter:
+    """ELECTRA as a writer: each text with its continuation."""
+
+    def __init__(self, model: ElectraForConditionalGeneration, batch_tokens: int, **options: Any) -> None:
+        """Args:
+        options: some of ELECTRA_OPTIONS.
+        """
+        self.model, self.batch_tokens, self.options = model, batch_tokens, options
+        self.results_each: int = options.get("num_return_sequences", 1)
+        self.first_seed: int | None = options.get("seed", 0) if options.get("temperature", 0) else None
+
+    def write(self, texts: Sequence[str], first: int = 0) -> list[list[Hypothesis]]:
+        encoded = self.model.tokenizer.encode_batch(texts)
+        results: list[list[Hypothesis]] = [[] for _ in texts]
+        # Draws depend on a row's place in its batch: where there are any, each text is a batch.
+        budget = self.batch_tokens if self.first_seed is None else 1
+        for places in batches_by_length([len(ids) for ids in encoded], budget, copies=self.results_each):
+            options = dict(self.options)
+            if self.first_seed is not None:
+                options["seed"] = self.first_seed + first + places[0]
+            written = self.model.generate([encoded[place] for place in places], **options)
+            found = self.model.tokenizer.batch_decode(written, skip_special_tokens=True)
+            each = self.results_each
+            for row, place in enumerate(places):
+                results[place] = [Hypothesis(text) for text in found[row * each : (row + 1) * each]]
+        return results
+
+    def stream(self, text: str, number: int = 0) -> Iterator[str]:
+        """ELECTRA writes all tokens at once.
+
+        Raises:
+            UserError: always.
+        """
+        raise UserError("ELECTRA cannot stream, it writes no token before the others: leave --stream out")
+
+
+def _check_electra(settings: WritingSettings, options: Mapping[str, Any]) -> None:
+    for name in options:
+        if name not in ELECTRA_OPTIONS:
+            raise UserError(f"ELECTRA has no option {name}{nearest(name, ELECTRA_OPTIONS)}")
+    for field in fields(settings):
+        if field.name != "batch_tokens" and getattr(settings, field.name) != field.default:
+            raise UserError(f"{field.name} is an option of T5, this model is an ELECTRA: leave it out")
+
+
+def job_settings(name_or_path: str, settings: WritingSettings) -> dict[str, Any]:
+    """What the results of a job depend on beside the options of decoding, as JSON values.
+
+    Raises:
+        UserError: no such model, a file of a constraint that cannot be read.
+    """
+    values = {name: value for name, value in vars(settings).items() if not isinstance(value, Path)}
+    files = {name: value for name, value in vars(settings).items() if isinstance(value, Path)}
+    hashes = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
+    return {"model": fingerprint(hub.find_model(name_or_path)), "writing": values | hashes}
+
+
+def fingerprint(directory: Path) -> str:
+    """A hash of a model directory: of its files' names, sizes, beginnings and ends, the first and last MiB."""
+    digest = hashlib.sha256()
+    for file in sorted(file for file in directory.rglob("*") if file.is_file()):
+        size = file.stat().st_size
+        digest.update(f"{file.relative_to(directory)} {size} ".encode())
+        with file.open("rb") as stream:
+            digest.update(stream.read(1 << 20))
+            if size > 1 << 20:
+                stream.seek(-(1 << 20), os.SEEK_END)
+                digest.update(stream.read())
+    return digest.hexdigest()

@@ -17,9 +17,14 @@ class Progress:
 
     PLAIN_SECONDS = 15.0
 
-    def __init__(self, label: str, done: int, steps: int) -> None:
-        self.label, self.done, self.steps = label, done, steps
-        self.first, self.tokens = done, 0
+    def __init__(self, label: str, done: int, steps: int | None, unit: str = "tokens") -> None:
+        """Args:
+        done: steps that were made before.
+        steps: how many there are; None: nobody knows.
+        unit: what the rate counts, a second.
+        """
+        self.label, self.done, self.steps, self.unit = label, done, steps, unit
+        self.first, self.amount = done, 0
         self.console = Console(stderr=True)
         self.bar = RichProgress(
             TextColumn("{task.description}"),
@@ -46,23 +51,37 @@ class Progress:
 
     @property
     def rate(self) -> float:
-        """Tokens a second since this process began the work."""
-        return self.tokens / max(1e-9, time.perf_counter() - self.start)
+        """Units a second since this process began the work."""
+        return self.amount / max(1e-9, time.perf_counter() - self.start)
 
-    def advance(self, tokens: int) -> None:
-        self.done += 1
-        self.tokens += tokens
-        self.bar.advance(self.task)
+    def advance(self, amount: int, steps: int = 1) -> None:
+        """So much of the unit was done, in so many steps."""
+        self.done += steps
+        self.amount += amount
+        self.bar.advance(self.task, steps)
+
+    def skip(self, steps: int) -> None:
+        """So many steps were made before: they count as done, not in the rate."""
+        self.done += steps
+        self.first += steps
+        self.bar.reset(self.task, completed=self.done)
+
+    def warn(self, message: str) -> None:
+        """Print a line that stays, above the bar."""
+        self.console.print(
+            f"{self.label}  warning: {message}", style="yellow", highlight=False, soft_wrap=True
+        )
 
     def show(self, values: Mapping[str, float]) -> None:
         """Show the newest values beside the bar."""
         text = "  ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in values.items())
-        text = f"{text}  {self.rate:,.0f} tokens/s"
+        text = f"{text}  {self.rate:,.{0 if self.rate >= 10 else 2}f} {self.unit}/s".lstrip()
         self.bar.update(self.task, values=text)
         now = time.perf_counter()
         if self.bar.disable and (now - self.last_plain >= self.PLAIN_SECONDS or self.done == self.steps):
             self.last_plain = now
-            left = (now - self.start) / max(1, self.done - self.first) * (self.steps - self.done)
-            self.console.print(
-                f"{self.label}  {self.done}/{self.steps}  {text}  {left:.0f} s left", highlight=False
-            )
+            place = f"{self.done}"
+            if self.steps is not None:
+                left = (now - self.start) / max(1, self.done - self.first) * (self.steps - self.done)
+                place, text = f"{self.done}/{self.steps}", f"{text}  {left:.0f} s left"
+            self.console.print(f"{self.label}  {place}  {text}", highlight=False)

@@ -42,20 +42,21 @@ def claim_run(directory: Path, settings: dict[str, Any], file: str = RUN) -> Non
     before = hub.read_json(path)
     if before.get("fingerprint") == settings["fingerprint"]:
         return
-    differing = _differences(before, settings)
+    differing = differences(before, settings)
     raise UserError(
         f"{directory} holds a run with other settings ({differing}): give another --out, or delete it"
     )
 
 
-def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """What differs between two settings, in words; empty where nothing does. Hashes are not spelled out."""
     texts = []
     for key in sorted(set(before) | set(now)):
         old, new = before.get(key), now.get(key)
         if key == "fingerprint" or old == new:
             continue
         if isinstance(old, dict) and isinstance(new, dict):
-            texts.append(_differences(old, new))
+            texts.append(differences(old, new))
         elif isinstance(old, str) and len(old) == 64:
             texts.append(f"another {key}")
         else:

@@ -1,0 +1,1 @@
+"""Models for other engines, and in low precision: each written with what its user needs to trust it."""
