@@ -43,7 +43,7 @@ def generate(
     column: str | None = None,
     stream: Annotated[bool, Parameter(negative="")] = False,
     window: int | None = None,
-    dtype: Literal["float32", "bfloat16", "float16", "int8"] = "float32",
+    dtype: Literal["float32", "bfloat16", "float16", "int8"] | None = None,
     machine: Machine = Machine(),  # noqa: B008 (frozen)
     writing: Annotated[WritingSettings, Parameter(name="*", group="What T5 reads and may write")] = (
         WritingSettings()  # noqa: B008 (frozen)
@@ -71,7 +71,7 @@ def generate(
         column: the column or key that holds the text; default: text.
         stream: print the result for one text as it is written.
         window: texts that are read, sorted by length, answered and saved together; default: 512.
-        dtype: what the model computes in.
+        dtype: what the model computes in; default: int8 where it is stored so, else float32.
         rounds: passes that fill the masks; default: 8.
         revisions: how often the worst quarter is written again; default: 2.
     """
@@ -91,7 +91,7 @@ def generate(
         _print_as_written(writer, next(iter(source)))
         return
     lines = LineWriter(writer, place.format, constrained=writing.is_constrained)
-    settings = {"format": place.format, "dtype": dtype, "window": window, "options": options}
+    settings = {"format": place.format, "dtype": dtype or "as stored", "window": window, "options": options}
     job = Bulk(
         answer=lines,
         settings=settings | job_settings(model, writing),

@@ -64,12 +64,13 @@ def load_writer(
     settings: WritingSettings = WritingSettings(),  # noqa: B008 (frozen)
     *,
     device: str | torch.device = "cpu",
-    dtype: str = "float32",
+    dtype: str | None = None,
     **options: Any,
 ) -> TextWriter:
     """T5, which answers texts, or ELECTRA, which continues them.
 
     Args:
+        dtype: as for a model's `from_pretrained`.
         options: of `GenerationSettings` for T5; for ELECTRA those of its `generate`.
 
     Raises:
