@@ -91,7 +91,7 @@ def generate(
         _print_as_written(writer, next(iter(source)))
         return
     lines = LineWriter(writer, place.format, constrained=writing.is_constrained)
-    settings = {"format": place.format, "dtype": dtype or "as stored", "window": window, "options": options}
+    settings = {"format": place.format, "dtype": dtype or "default", "window": window, "options": options}
     job = Bulk(
         answer=lines,
         settings=settings | job_settings(model, writing),
