@@ -142,7 +142,8 @@ def test_a_sample_that_is_the_original_counts_as_original() -> None:
     assert found.found == 4
     assert found.discriminator_hits == 4
     metrics = {name: value.item() for name, value in found.metrics().items()}
-    assert metrics["recall"] == 1
+    assert metrics["discriminator_recall"] == 1
+    assert metrics["replaced_of_drawn"] == pytest.approx(4 / 5)
     assert metrics["replaced_rate"] == pytest.approx(4 / 15)
     assert metrics["discriminator_accuracy"] == pytest.approx(4 / 15)
     assert metrics["generator_accuracy"] == pytest.approx(1 / 5)

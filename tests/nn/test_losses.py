@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from unmask.nn import losses
-from unmask.nn.losses import CHUNK_ROWS, linear_cross_entropy
+from unmask.nn.losses import CHUNK_ROWS, linear_cross_entropy, linear_log_probabilities
 
 WIDTH, VOCABULARY = 6, 11
 
@@ -91,3 +91,23 @@ def test_no_gradients_are_made_where_none_are_wanted(monkeypatch: pytest.MonkeyP
     with torch.no_grad():
         loss = linear_cross_entropy(hidden, weight, targets)
     torch.testing.assert_close(loss, F.cross_entropy(F.linear(hidden, weight), targets, reduction="sum"))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_log_probabilities_of_rows(bias: bool) -> None:
+    torch.manual_seed(0)
+    hidden = torch.randn(600, 8, requires_grad=True)
+    weight = torch.randn(40, 8, requires_grad=True)
+    offset = torch.randn(40, requires_grad=True) if bias else None
+    targets = torch.randint(40, (600,))
+    found = linear_log_probabilities(hidden, weight, targets, offset)
+    logits = torch.nn.functional.linear(hidden, weight, offset)
+    wanted = logits.log_softmax(-1).gather(1, targets[:, None])[:, 0]
+    torch.testing.assert_close(found, wanted)
+    upstream = torch.randn(600)
+    inputs = [tensor for tensor in (hidden, weight, offset) if tensor is not None]
+    ours, theirs = (torch.autograd.grad(value, inputs, upstream) for value in (found, wanted))
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+    with torch.no_grad():
+        assert torch.equal(linear_log_probabilities(hidden, weight, targets, offset), found)

@@ -44,8 +44,8 @@ class Pairs:
             "target_lengths": target_lengths,
         }
 
-    def finish(self, batch: Batch, rng: np.random.Generator) -> Batch:
-        del rng
+    def finish(self, batch: Batch, rng: np.random.Generator, number: int) -> Batch:
+        del rng, number
         return batch
 
 
@@ -102,8 +102,8 @@ class Labelled:
             "labels": self._labels[examples],
         }
 
-    def finish(self, batch: Batch, rng: np.random.Generator) -> Batch:
-        del rng
+    def finish(self, batch: Batch, rng: np.random.Generator, number: int) -> Batch:
+        del rng, number
         return batch
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from unmask.data.ragged import Batch, ranges
 from unmask.data.shards import Split
 from unmask.errors import UserError
+from unmask.objectives.ramps import Ramp
 from unmask.objectives.replaced_tokens import draw_positions, mask
 from unmask.objectives.span_corruption import chunk_length, corrupt, noise_counts, random_spans_noise_mask
 
@@ -69,7 +70,8 @@ class SpanCorruption:
     def plan(self, rng: np.random.Generator) -> _Chunks:
         return _Chunks(self._split, self.chunk, rng.permutation(self._split.documents))
 
-    def finish(self, batch: Batch, rng: np.random.Generator) -> Batch:
+    def finish(self, batch: Batch, rng: np.random.Generator, number: int) -> Batch:
+        del number
         lengths = batch["lengths"]
         ends = np.cumsum(lengths)
         noise = np.empty(len(batch["tokens"]), bool)
@@ -133,7 +135,7 @@ class ReplacedTokens:
         max_length: most tokens of an example, special ones included.
         cls_id, sep_id, mask_id: [CLS], [SEP], [MASK].
         special_ids: ids that are never drawn: those three and [PAD].
-        mask_rate: share of an example's tokens that is drawn.
+        mask_rate: share of an example's tokens that is drawn; a ramp makes it a function of the batch's number.
         keep_overflow: see above.
 
     Raises:
@@ -151,7 +153,7 @@ class ReplacedTokens:
         sep_id: int,
         mask_id: int,
         special_ids: Sequence[int],
-        mask_rate: float = 0.15,
+        mask_rate: float | Ramp = 0.15,
         keep_overflow: bool = True,
     ) -> None:
         _refuse_empty(split)
@@ -162,13 +164,15 @@ class ReplacedTokens:
             )
         if max_length < 5:
             raise UserError(f"max_length is {max_length}: replaced-token detection needs at least 5")
-        if not 0 < mask_rate < 1:
-            raise UserError(f"mask rate is {mask_rate}: give a number between 0 and 1, such as 0.15")
+        rates = mask_rate if isinstance(mask_rate, Ramp) else Ramp.constant(mask_rate)
+        for rate in (rates.start, rates.end):
+            if not 0 < rate < 1:
+                raise UserError(f"mask rate is {rate}: give a number between 0 and 1, such as 0.15")
         self._split = split
         self._max_length = max_length
         self._ids = cls_id, sep_id, mask_id
         self._special_ids = np.asarray(special_ids, np.int32)
-        self._mask_rate = mask_rate
+        self._mask_rate = rates
         self._keep_overflow = keep_overflow
         self._parts = _document_parts(split)
 
@@ -178,13 +182,13 @@ class ReplacedTokens:
         )
         return _Segments(self._split, cuts, *self._ids[:2])
 
-    def finish(self, batch: Batch, rng: np.random.Generator) -> Batch:
+    def finish(self, batch: Batch, rng: np.random.Generator, number: int) -> Batch:
         drawn = draw_positions(
             batch["tokens"],
             batch["lengths"],
             special_ids=self._special_ids,
             max_length=self._max_length,
-            rate=self._mask_rate,
+            rate=self._mask_rate.at(number),
             rng=rng,
         )
         return {

@@ -53,8 +53,8 @@ class Source(Protocol):
     def plan(self, rng: np.random.Generator) -> Plan:
         """One epoch's examples."""
 
-    def finish(self, batch: Batch, rng: np.random.Generator) -> Batch:
-        """Corrupt a fetched batch: what the model is given."""
+    def finish(self, batch: Batch, rng: np.random.Generator, number: int) -> Batch:
+        """Corrupt a fetched batch, the one with this number in the stream: what the model is given."""
 
 
 class TrainingBatches(MapDataset[Batch]):
@@ -91,7 +91,7 @@ class TrainingBatches(MapDataset[Batch]):
             # In order of length, so that attention over a batch needs hardly any padding (`nn.attention`).
             parts.append(plan.fetch(examples[np.argsort(plan.lengths(examples), kind="stable")]))
             position = min(stop, next_epoch)
-        return self._source.finish(joined(parts), generator(self._seed, "corruption", index))
+        return self._source.finish(joined(parts), generator(self._seed, "corruption", index), index)
 
 
 class EvaluationBatches(MapDataset[Batch]):
@@ -117,7 +117,7 @@ class EvaluationBatches(MapDataset[Batch]):
         first = index * self._batch_size
         examples = np.arange(first, min(first + self._batch_size, len(self._plan)))
         return self._source.finish(
-            self._plan.fetch(examples), generator(self._seed, "evaluation corruption", index)
+            self._plan.fetch(examples), generator(self._seed, "evaluation corruption", index), index
         )
 
 

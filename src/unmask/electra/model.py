@@ -331,6 +331,11 @@ class ElectraForMaskedLM(ElectraBackbone):
             likeliest.append(logits.argmax(-1))
         return torch.cat(drawn), torch.cat(likeliest)
 
+    @torch.no_grad()
+    def likeliest(self, hidden: Tensor) -> Tensor:
+        """(n, embedding_size) from `hidden` → (n,) int64, the likeliest token of each place."""
+        return torch.cat([self.logits(rows).argmax(-1) for rows in hidden.split(CHUNK_ROWS)])
+
     def forward(
         self,
         input_ids: Rows,

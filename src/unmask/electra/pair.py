@@ -1,4 +1,4 @@
-"""The pre-training pair: generator and discriminator with shared embeddings, and their joint step."""
+"""The pre-training pair: generator and discriminator, and their joint step, replaced-token detection."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 from unmask import hub
 from unmask.electra.config import ElectraConfig, generator_config
+from unmask.electra.corruption import fill_masks
 from unmask.electra.model import ElectraForMaskedLM, ElectraForPreTraining
+from unmask.electra.sharing import Sharing, check_sizes, copy_tables, share_embeddings, standing_alone
 from unmask.electra.tokenizer import ElectraTokenizer
 from unmask.errors import UserError
 from unmask.nn.ragged import Layout
@@ -27,8 +29,6 @@ GENERATOR, DISCRIMINATOR = "generator", "discriminator"
 
 #: Weight of the discriminator's loss beside the generator's (ELECTRA paper, table 6: λ).
 DISCRIMINATOR_WEIGHT = 50.0
-
-_SHARED_SIZES = ("vocab_size", "embedding_size", "max_position_embeddings", "type_vocab_size")
 
 
 @dataclass(frozen=True)
@@ -66,14 +66,20 @@ class ReplacedTokenLosses:
         return ReplacedTokenLosses(**sums)
 
     def metrics(self) -> dict[str, Tensor]:
-        """Means for a log, as scalars on the device. Recall is 0/0 = nan where nothing was replaced."""
+        """Means for a log, as scalars on the device.
+
+        `discriminator_recall` is the share of replaced tokens that are found, 0/0 = nan where nothing was
+        replaced; `replaced_rate` the share of all tokens that are replaced, `replaced_of_drawn` that of the
+        drawn ones, which is what the generator gets wrong when it samples.
+        """
         return {
             "generator_loss": self.generator_loss_sum.detach() / self.drawn,
             "generator_accuracy": self.generator_hits / self.drawn,
             "discriminator_loss": self.discriminator_loss_sum.detach() / self.tokens,
             "discriminator_accuracy": self.discriminator_hits / self.tokens,
-            "recall": self.found / self.replaced,
+            "discriminator_recall": self.found / self.replaced,
             "replaced_rate": self.replaced / self.tokens,
+            "replaced_of_drawn": self.replaced / self.drawn,
         }
 
 
@@ -83,36 +89,61 @@ class ElectraPair(nn.Module):
     Each half has its own projection from the embeddings' width. `parameters()` names shared ones once.
 
     Args:
-        generator, discriminator: with the same vocabulary, embedding width, positions and segments; the
-            generator's embeddings are given up for the discriminator's.
+        generator, discriminator: with the same vocabulary and, unless `sharing` is "separate", the same
+            embedding width, positions and segments; where they are shared, the generator's embeddings are
+            given up for the discriminator's.
+        sharing: see `unmask.electra.sharing`.
+        freeze_generator: the generator is not trained and has no dropout, as in Fast-ELECTRA
+            (arXiv 2310.07347); it cannot share embeddings then that the discriminator trains.
 
     Raises:
-        UserError: sizes that cannot be shared.
+        UserError: sizes that cannot be shared, a frozen generator with shared embeddings.
     """
 
-    def __init__(self, generator: ElectraForMaskedLM, discriminator: ElectraForPreTraining) -> None:
+    def __init__(
+        self,
+        generator: ElectraForMaskedLM,
+        discriminator: ElectraForPreTraining,
+        sharing: Sharing = "shared",
+        *,
+        freeze_generator: bool = False,
+    ) -> None:
         super().__init__()
-        for name in _SHARED_SIZES:
-            one, other = getattr(generator.config, name), getattr(discriminator.config, name)
-            if one != other:
-                raise UserError(
-                    f"the generator's {name} is {one}, the discriminator's {other}: they must be the same"
-                )
+        if freeze_generator and sharing == "shared":
+            raise UserError(
+                "a frozen generator cannot share its embeddings, which the discriminator trains: "
+                "let them be 'separate' or 'disentangled'"
+            )
         self.generator = generator
         self.discriminator = discriminator
-        generator.encoder.embeddings = discriminator.encoder.embeddings
+        self.generator_is_frozen = freeze_generator
+        share_embeddings(generator.encoder, discriminator.encoder, sharing)
+        if freeze_generator:
+            generator.requires_grad_(False).eval()
 
     @classmethod
-    def fresh(cls, generator: ElectraConfig, discriminator: ElectraConfig) -> Self:
-        """A new pair, drawn from torch's global generator."""
-        return cls(ElectraForMaskedLM(generator), ElectraForPreTraining(discriminator))
+    def fresh(
+        cls, generator: ElectraConfig, discriminator: ElectraConfig, sharing: Sharing = "shared"
+    ) -> Self:
+        """A new pair, drawn from torch's global generator; disentangled halves start from the same tables.
+
+        Raises:
+            UserError: sizes that cannot be shared.
+        """
+        check_sizes(generator, discriminator, sharing)
+        filler, judge = ElectraForMaskedLM(generator), ElectraForPreTraining(discriminator)
+        if sharing == "disentangled":
+            copy_tables(filler.encoder.embeddings, judge.encoder.embeddings)
+        return cls(filler, judge, sharing)
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str | os.PathLike[str], **options: Any) -> Self:
+    def from_pretrained(
+        cls, name_or_path: str | os.PathLike[str], *, sharing: Sharing = "shared", **options: Any
+    ) -> Self:
         """Load a pair directory; options as for a model's `from_pretrained`.
 
-        Halves whose embeddings differ (two models of unlike origin) are loaded with a warning: the
-        generator's are given up.
+        Halves whose embeddings differ (two models of unlike origin, or trained so) are loaded with a warning
+        where they are to be shared: the generator's are given up.
 
         Raises:
             UserError: a half is missing or damaged, or their sizes cannot be shared.
@@ -125,10 +156,13 @@ class ElectraPair(nn.Module):
         generator = ElectraForMaskedLM.from_pretrained(directory / GENERATOR, **options)
         discriminator = ElectraForPreTraining.from_pretrained(directory / DISCRIMINATOR, **options)
         before = generator.encoder.embeddings.state_dict()
-        pair = cls(generator, discriminator)
-        after = discriminator.encoder.embeddings.state_dict()
-        if not all(torch.equal(before[name], after[name]) for name in after):
-            logger.warning("%s: the halves' embeddings differ; the discriminator's serve both now", directory)
+        pair = cls(generator, discriminator, sharing)
+        if sharing == "shared":
+            after = discriminator.encoder.embeddings.state_dict()
+            if not all(torch.equal(before[name], after[name]) for name in after):
+                logger.warning(
+                    "%s: the halves' embeddings differ; the discriminator's serve both now", directory
+                )
         return pair
 
     @classmethod
@@ -165,7 +199,14 @@ class ElectraPair(nn.Module):
     def save_pretrained(self, directory: str | os.PathLike[str]) -> None:
         """Write `generator/` and `discriminator/`, each a model directory that stands alone."""
         self.generator.save_pretrained(Path(directory) / GENERATOR)
-        self.discriminator.save_pretrained(Path(directory) / DISCRIMINATOR)
+        standing_alone(self.discriminator).save_pretrained(Path(directory) / DISCRIMINATOR)
+
+    def train(self, mode: bool = True) -> Self:
+        """As any module's; a frozen generator has no dropout in training either."""
+        super().train(mode)
+        if self.generator_is_frozen:
+            self.generator.eval()
+        return self
 
     def replaced_token_step(
         self,
@@ -192,25 +233,27 @@ class ElectraPair(nn.Module):
             noise_seed: decides the samples, together with the generator's distributions alone.
             temperature: of the sampling, above 0.
         """
-        targets = tokens.index_select(0, drawn)
-        hidden = self.generator.hidden(masked, layout, types, at=drawn)
-        generator_loss = self.generator.masked_lm_loss_sum(hidden, targets)
-
-        numbers = torch.Generator(tokens.device).manual_seed(noise_seed)
-        uniforms = torch.rand(drawn.shape, generator=numbers, device=tokens.device, dtype=torch.float64)
-        sampled, likeliest = self.generator.sample(hidden.detach(), uniforms, temperature)
-        corrupted = tokens.index_copy(0, drawn, sampled)
-        replaced = corrupted != tokens
-
-        logits = self.discriminator.token_logits(corrupted, layout, types).float()
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.generator_is_frozen):
+            filled = fill_masks(
+                self.generator,
+                tokens,
+                masked,
+                drawn,
+                layout,
+                types,
+                noise_seed=noise_seed,
+                temperature=temperature,
+            )
+        logits = self.discriminator.token_logits(filled.ids, layout, types).float()
+        replaced = filled.replaced
         discriminator_loss = F.binary_cross_entropy_with_logits(logits, replaced.float(), reduction="sum")
         suspected = logits.detach() > 0
         return ReplacedTokenLosses(
-            generator_loss_sum=generator_loss,
+            generator_loss_sum=filled.loss_sum,
             discriminator_loss_sum=discriminator_loss,
             drawn=drawn.numel(),
             tokens=tokens.numel(),
-            generator_hits=(likeliest == targets).sum(),
+            generator_hits=filled.hits,
             discriminator_hits=(suspected == replaced).sum(),
             replaced=replaced.sum(),
             found=(suspected & replaced).sum(),

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 # Rows of logits held at a time: 256 × 32,128 float32 logits are 33 MB.
 CHUNK_ROWS = 256
@@ -36,6 +37,37 @@ def linear_cross_entropy(
         for tensor in (hidden, weight, bias)
     )
     return _LinearCrossEntropy.apply(hidden, weight, bias, targets, wanted)
+
+
+def linear_log_probabilities(
+    hidden: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None = None
+) -> Tensor:
+    """log softmax(`hidden @ weightᵀ + bias`) at each row's target, chunk by chunk.
+
+    For losses that use the probabilities further; where their sum is the loss, `linear_cross_entropy` makes the
+    logits once, here they are made again in the backward pass.
+
+    Args:
+        hidden: (rows, width).
+        weight: (vocabulary, width).
+        targets: (rows,) int64.
+        bias: (vocabulary,) or None.
+
+    Returns:
+        (rows,) float32 (float64 for float64 weights), at most 0, in nats.
+    """
+
+    def chunk(rows: Tensor, wanted: Tensor) -> Tensor:
+        logits = F.linear(rows, weight)
+        logits = logits.to(torch.promote_types(weight.dtype, torch.float32))
+        if bias is not None:
+            logits = logits + bias
+        return logits.gather(1, wanted[:, None]).squeeze(1) - torch.logsumexp(logits, -1)
+
+    pieces = zip(hidden.split(CHUNK_ROWS), targets.split(CHUNK_ROWS), strict=True)
+    if not torch.is_grad_enabled():
+        return torch.cat([chunk(*piece) for piece in pieces])
+    return torch.cat([checkpoint(chunk, *piece, use_reentrant=False) for piece in pieces])
 
 
 def classification_loss(logits: Tensor, labels: Tensor, problem_type: str | None = None) -> Tensor:

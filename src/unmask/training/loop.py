@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from unmask.errors import UserError
 from unmask.objectives.randomness import generator
 from unmask.training.checkpoints import load_newest, remove_leftovers, save_checkpoint
+from unmask.training.health import Diagnose
 from unmask.training.metrics import MetricsLog
 from unmask.training.optimisers import make_optimiser
 from unmask.training.progress import Progress
@@ -60,6 +61,7 @@ def train(
     *,
     label: str,
     evaluate: Callable[[], Mapping[str, float]] | None = None,
+    diagnose: Diagnose | None = None,
 ) -> MetricsLog:
     """Train `model` in place, continuing from the newest whole checkpoint in `directory` if there is one.
 
@@ -69,6 +71,8 @@ def train(
         directory: where checkpoints/ and metrics.jsonl are kept.
         label: what the progress line calls this work.
         evaluate: held-out metrics, run with the model in evaluation mode and the training's precision.
+        diagnose: what ails the run, asked with the log's lines after each training line; its messages go to the
+            terminal and, as lines of the kind "warning", into the log.
 
     Raises:
         Interrupted: after Ctrl-C or SIGTERM, once the state is saved (where checkpoints are wanted).
@@ -116,6 +120,9 @@ def train(
                     )
                 log.write(done, "training", values | {"tokens_per_second": progress.rate})
                 progress.show(values)
+                for message in diagnose(log.lines) if diagnose is not None else ():
+                    log.write(done, "warning", {"message": message})
+                    progress.warn(f"step {done}: {message}")
             if last or (settings.evaluate_every and done % settings.evaluate_every == 0):
                 evaluated(done)
             stopping = stop_requested.is_set() and not last

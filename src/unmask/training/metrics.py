@@ -11,7 +11,10 @@ from unmask import hub
 
 
 class MetricsLog:
-    """Appends lines `{"step": …, "kind": "training" | "evaluation", …}` to a file, and remembers them."""
+    """Appends lines `{"step": …, "kind": "training" | "evaluation" | "warning", …}` to a file, and remembers them.
+
+    A warning has a "message"; everything else is numbers.
+    """
 
     def __init__(self, path: Path, *, keep_below: int) -> None:
         """Open the log of a run that continues after step `keep_below`: later lines are dropped.
@@ -24,7 +27,7 @@ class MetricsLog:
             self.lines = [line for line in read_metrics(path) if line["step"] <= keep_below]
         hub.write_atomically(path, "".join(json.dumps(line) + "\n" for line in self.lines))
 
-    def write(self, step: int, kind: str, values: Mapping[str, float]) -> None:
+    def write(self, step: int, kind: str, values: Mapping[str, float | str]) -> None:
         line = {"step": step, "kind": kind, **values}
         self.lines.append(line)
         with self.path.open("a", encoding="utf-8") as file:

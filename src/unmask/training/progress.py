@@ -66,6 +66,12 @@ class Progress:
         self.first += steps
         self.bar.reset(self.task, completed=self.done)
 
+    def warn(self, message: str) -> None:
+        """Print a line that stays, above the bar."""
+        self.console.print(
+            f"{self.label}  warning: {message}", style="yellow", highlight=False, soft_wrap=True
+        )
+
     def show(self, values: Mapping[str, float]) -> None:
         """Show the newest values beside the bar."""
         text = "  ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in values.items())

@@ -17,8 +17,37 @@ Family = Literal["t5", "electra"]
 
 #: Settings that mean something for one family alone.
 FAMILY_FIELDS: dict[str, tuple[str, ...]] = {
-    "t5": ("decoder_layers", "head_width", "feed_forward", "tied", "noise_density", "mean_span_length"),
-    "electra": ("embedding_width", "generator_share", "mask_rate", "discriminator_weight", "lowercase"),
+    "t5": ("decoder_layers", "head_width", "feed_forward", "noise_density", "mean_span_length"),
+    "electra": (
+        "embedding_width",
+        "objective",
+        "generator_share",
+        "generator",
+        "freeze_generator",
+        "embedding_sharing",
+        "mask_rate",
+        "final_mask_rate",
+        "temperature",
+        "final_temperature",
+        "discriminator_weight",
+        "lowercase",
+    ),
+}
+
+ElectraObjective = Literal["replaced-tokens", "masked-lm", "all-tokens"]
+#: ELECTRA's settings that mean nothing to an objective.
+IDLE_FIELDS: dict[ElectraObjective, tuple[str, ...]] = {
+    "replaced-tokens": (),
+    "masked-lm": (
+        "generator_share",
+        "generator",
+        "freeze_generator",
+        "embedding_sharing",
+        "temperature",
+        "final_temperature",
+        "discriminator_weight",
+    ),
+    "all-tokens": ("generator", "freeze_generator"),
 }
 
 
@@ -54,13 +83,26 @@ class PretrainRecipe:
         decoder_layers: (T5) decoder layers; default: as many as the encoder has.
         head_width: (T5) width of a head; default: width / heads.
         feed_forward: (T5) "relu" (v1.0) or "gated-gelu" (v1.1); default: gated-gelu.
-        tied: (T5) the output matrix is the embedding, as in v1.0; default: false.
+        tied: the output matrix is the embedding, T5's as in v1.0, ELECTRA's generator's as published; default:
+            false for T5, true for ELECTRA.
         noise_density: (T5) share of tokens that is cut out; default: 0.15.
         mean_span_length: (T5) mean tokens of a span; default: 3.
         embedding_width: (ELECTRA) width of the embeddings; default: width.
+        objective: (ELECTRA) "replaced-tokens", or a baseline of the same size: "masked-lm", or "all-tokens"
+            (masked LM that predicts every token and may copy its input); default: replaced-tokens.
         generator_share: (ELECTRA) generator's width, heads and feed-forward as a share; default: 0.25.
+        generator: (ELECTRA) a masked LM, or a pair, by directory or Hub name, whose weights the generator starts
+            with; it needs the same vocabulary. Default: none, drawn afresh.
+        freeze_generator: (ELECTRA) do not train the generator that is given (Fast-ELECTRA); default: false.
+        embedding_sharing: (ELECTRA) "shared" between the halves, "disentangled" (DeBERTaV3: no gradient from the
+            discriminator to the generator's, which it adds a residual to) or "separate"; default: shared,
+            separate with a frozen generator.
         mask_rate: (ELECTRA) share of positions drawn; default: 0.15.
-        discriminator_weight: (ELECTRA) weight of the discriminator's loss; default: 50.
+        final_mask_rate: (ELECTRA) the rate moves there in a straight line over the run; default: it stays.
+        temperature: (ELECTRA) of the generator's sampling; default: 1.
+        final_temperature: (ELECTRA) it moves there in a straight line over the run; default: it stays.
+        discriminator_weight: (ELECTRA) weight of the discriminator's loss, or of the loss over all tokens, beside
+            the generator's; default: 50, for all-tokens 1.
         lowercase: (ELECTRA) the tokenizer that is trained ignores case and accents; default: true.
     """
 
@@ -94,8 +136,15 @@ class PretrainRecipe:
     noise_density: float | None = None
     mean_span_length: float | None = None
     embedding_width: int | None = None
+    objective: ElectraObjective | None = None
     generator_share: float | None = None
+    generator: str | None = None
+    freeze_generator: bool | None = None
+    embedding_sharing: Literal["shared", "disentangled", "separate"] | None = None
     mask_rate: float | None = None
+    final_mask_rate: float | None = None
+    temperature: float | None = None
+    final_temperature: float | None = None
     discriminator_weight: float | None = None
     lowercase: bool | None = None
 
@@ -114,12 +163,34 @@ class PretrainRecipe:
             raise UserError(f"learning_rate is {self.learning_rate}, it must be above 0")
         if self.keep_checkpoints < 1:
             raise UserError(f"keep_checkpoints is {self.keep_checkpoints}, it must be at least 1")
-        for name in ("dropout", "noise_density", "mask_rate", "validation_share"):
+        for name in ("dropout", "noise_density", "mask_rate", "final_mask_rate", "validation_share"):
             value = getattr(self, name)
             if value is not None and not (0 <= value < 1 and (value > 0 or name == "dropout")):
                 raise UserError(f"{name} is {value}, it must be a share between 0 and 1")
         if self.head_width is None and self.width % self.heads:
             raise UserError(f"width {self.width} is not a multiple of heads {self.heads}")
+        self._check_electra()
+
+    def _check_electra(self) -> None:
+        objective = self.chosen("objective", "replaced-tokens")
+        for name in IDLE_FIELDS[objective]:
+            if getattr(self, name) is not None:
+                raise UserError(f"{name} means nothing to the objective {objective!r}: leave it out")
+        for name in ("temperature", "final_temperature", "discriminator_weight"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise UserError(f"{name} is {value}, it must be above 0")
+        if self.freeze_generator and self.generator is None:
+            raise UserError("freeze_generator needs a trained one: name it with generator")
+        if self.freeze_generator and self.embedding_sharing == "shared":
+            raise UserError(
+                "embedding_sharing 'shared' with a frozen generator would let the discriminator train its "
+                "embeddings: choose 'separate' or 'disentangled'"
+            )
+        if self.generator is not None and self.generator_share is not None:
+            raise UserError(
+                "generator_share is of a generator drawn afresh: leave it out, or leave out generator"
+            )
 
     def chosen(self, name: str, default: Any) -> Any:
         """A family's setting, or its default where the recipe leaves it open."""

@@ -1,0 +1,332 @@
+"""Pre-training of ELECTRA: the recipe becomes a model, a stream of batches, and the step of its objective."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+import torch
+from torch import Tensor, nn
+
+from unmask import hub
+from unmask.data.pretraining import ReplacedTokens
+from unmask.data.shards import Shards, Split
+from unmask.data.stream import EvaluationBatches, TrainingBatches
+from unmask.electra import flops
+from unmask.electra.baselines import AllTokensMaskedLM, MaskedLMLosses, masked_lm_step
+from unmask.electra.config import ElectraConfig, generator_config
+from unmask.electra.model import ElectraForMaskedLM, ElectraForPreTraining
+from unmask.electra.pair import DISCRIMINATOR, DISCRIMINATOR_WEIGHT, GENERATOR, ElectraPair
+from unmask.electra.sharing import check_sizes, standing_alone
+from unmask.electra.tokenizer import ElectraTokenizer
+from unmask.errors import UserError
+from unmask.nn.ragged import Layout
+from unmask.objectives.ramps import Ramp
+from unmask.training.batches import to_layout, to_tensor
+from unmask.training.family import Pretraining
+from unmask.training.health import Health, grace_steps
+from unmask.training.loop import Batch, Loss, step_seed
+from unmask.training.recipe import PretrainRecipe
+
+
+class Losses(Protocol):
+    """What a step measured: sums and counts, so that several can be joined."""
+
+    def metrics(self) -> dict[str, Tensor]:
+        """Means for a log."""
+
+    @staticmethod
+    def joined(parts: Sequence[Any]) -> Any:
+        """Several steps as one."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A batch on the device: packed ids as they are and as the generator sees them, places, lengths, segments."""
+
+    tokens: Tensor
+    masked: Tensor
+    drawn: Tensor
+    layout: Layout
+    types: Tensor
+
+    @classmethod
+    def of(cls, batch: Batch, device: torch.device) -> Self:
+        return cls(
+            to_tensor(batch["tokens"], device),
+            to_tensor(batch["masked"], device),
+            to_tensor(batch["drawn"], device),
+            to_layout(batch["lengths"], device),
+            to_tensor(batch["token_types"], device),
+        )
+
+    def arguments(self) -> tuple[Tensor, Tensor, Tensor, Layout, Tensor]:
+        """In the order in which the steps take them."""
+        return self.tokens, self.masked, self.drawn, self.layout, self.types
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What differs between the objectives.
+
+    Attributes:
+        model: everything that is trained.
+        step: (batch, seed of the sampling, temperature) → what it measured.
+        total: of that, the loss to minimise.
+        passes: how many models read each token, for the rate that is shown.
+        save: writes what is kept, without the tokenizer, and returns where a tokenizer belongs.
+    """
+
+    model: nn.Module
+    step: Callable[[Inputs, int, float], Any]
+    total: Callable[[Any], Tensor]
+    passes: int
+    save: Callable[[Path], list[Path]]
+
+
+def electra_pretraining(
+    recipe: PretrainRecipe, shards: Shards, tokenizer: ElectraTokenizer, device: torch.device
+) -> Pretraining:
+    """A run's parts; weights are drawn from torch's global generator.
+
+    Raises:
+        UserError: settings or a given generator that do not fit, or too little data.
+    """
+    make = {"replaced-tokens": _replaced_tokens, "masked-lm": _masked_lm, "all-tokens": _all_tokens}
+    objective = make[recipe.chosen("objective", "replaced-tokens")](recipe, tokenizer)
+    objective.model.to(device)
+    temperatures = temperature_ramp(recipe)
+    held_out = held_out_batches(recipe, shards, tokenizer)
+
+    def measured(batch: Batch, seed: int, temperature: float) -> Losses:
+        return objective.step(Inputs.of(batch, device), seed, temperature)
+
+    def loss_of(batch: Batch, step: int) -> Loss:
+        out = measured(batch, step_seed(recipe.seed, "sampling", step), temperatures.at(step))
+        return Loss(objective.total(out), out.metrics(), objective.passes * len(batch["tokens"]))
+
+    def evaluate() -> dict[str, float]:
+        seeds = (step_seed(recipe.seed, "held-out sampling", k) for k in range(len(held_out)))
+        steps = [measured(*pair, temperatures.end) for pair in zip(held_out, seeds, strict=True)]
+        return {name: float(value) for name, value in steps[0].joined(steps).metrics().items()}
+
+    def save(directory: Path) -> None:
+        for part in objective.save(directory):
+            tokenizer.save_pretrained(part)
+
+    health = Health(grace_steps(recipe.steps, recipe.warmup_steps), tokenizer.vocab_size)
+    return Pretraining(
+        objective.model,
+        training_batches(recipe, shards, tokenizer),
+        loss_of,
+        evaluate,
+        save,
+        health.diagnose,
+    )
+
+
+# --- data ------------------------------------------------------------------------------------------------
+
+
+def training_batches(recipe: PretrainRecipe, shards: Shards, tokenizer: ElectraTokenizer) -> TrainingBatches:
+    """The stream that a recipe trains on: the same for every objective."""
+    rate = recipe.chosen("mask_rate", 0.15)
+    rates = Ramp(rate, recipe.chosen("final_mask_rate", rate), recipe.steps)
+    source = _source(recipe, shards.train, tokenizer, rates)
+    return TrainingBatches(source, batch_size=recipe.batch_size, seed=recipe.seed)
+
+
+def held_out_batches(
+    recipe: PretrainRecipe, shards: Shards, tokenizer: ElectraTokenizer
+) -> EvaluationBatches:
+    """The validation split, always at the rate that training ends with, so that measurements compare."""
+    rate = recipe.chosen("final_mask_rate", recipe.chosen("mask_rate", 0.15))
+    source = _source(recipe, shards.validation, tokenizer, rate)
+    return EvaluationBatches(source, batch_size=recipe.batch_size, seed=recipe.seed)
+
+
+def _source(
+    recipe: PretrainRecipe, split: Split, tokenizer: ElectraTokenizer, rate: float | Ramp
+) -> ReplacedTokens:
+    return ReplacedTokens(
+        split,
+        max_length=recipe.length,
+        cls_id=tokenizer.cls_token_id,
+        sep_id=tokenizer.sep_token_id,
+        mask_id=tokenizer.mask_token_id,
+        special_ids=sorted(tokenizer.special_ids),
+        mask_rate=rate,
+    )
+
+
+def temperature_ramp(recipe: PretrainRecipe) -> Ramp:
+    """The temperature of the generator's sampling."""
+    start = recipe.chosen("temperature", 1.0)
+    return Ramp(start, recipe.chosen("final_temperature", start), recipe.steps)
+
+
+# --- models ----------------------------------------------------------------------------------------------
+
+
+def model_config(recipe: PretrainRecipe, tokenizer: ElectraTokenizer) -> ElectraConfig:
+    """Of the model that is wanted: a discriminator, or a masked LM of its size."""
+    return ElectraConfig(
+        vocab_size=tokenizer.vocab_size,
+        embedding_size=recipe.chosen("embedding_width", recipe.width),
+        hidden_size=recipe.width,
+        num_hidden_layers=recipe.layers,
+        num_attention_heads=recipe.heads,
+        intermediate_size=recipe.feed_forward_width,
+        hidden_dropout_prob=recipe.dropout,
+        attention_probs_dropout_prob=recipe.dropout,
+        max_position_embeddings=recipe.length,
+        pad_token_id=tokenizer.pad_token_id,
+        tie_word_embeddings=recipe.chosen("tied", True),
+    )
+
+
+def filler_config(recipe: PretrainRecipe, config: ElectraConfig) -> ElectraConfig:
+    """Of the generator: drawn to the recipe's measure, or the given one's."""
+    if recipe.generator is not None:
+        path = _generator_directory(recipe.generator) / hub.CONFIG
+        return ElectraConfig.from_hub(hub.read_json(path), str(path))
+    return generator_config(config, recipe.chosen("generator_share", 0.25))
+
+
+def step_flops(recipe: PretrainRecipe, tokenizer: ElectraTokenizer) -> Callable[[Batch], int]:
+    """Batch → floating-point operations of a training step on it (`unmask.electra.flops`)."""
+    config = model_config(recipe, tokenizer)
+    objective = recipe.chosen("objective", "replaced-tokens")
+    generator = None if objective == "masked-lm" else filler_config(recipe, config)
+
+    def of(batch: Batch) -> int:
+        lengths, drawn = batch["lengths"].tolist(), len(batch["drawn"])
+        if generator is None:
+            return flops.masked_lm_flops(config, lengths, drawn)
+        if objective == "all-tokens":
+            return flops.all_tokens_flops(generator, config, lengths, drawn)
+        frozen = recipe.chosen("freeze_generator", False)
+        return flops.replaced_token_flops(generator, config, lengths, drawn, frozen=frozen)
+
+    return of
+
+
+# --- objectives ------------------------------------------------------------------------------------------
+
+
+def _replaced_tokens(recipe: PretrainRecipe, tokenizer: ElectraTokenizer) -> Objective:
+    pair = _pair(recipe, tokenizer)
+    weight = recipe.chosen("discriminator_weight", DISCRIMINATOR_WEIGHT)
+
+    def save(directory: Path) -> list[Path]:
+        pair.save_pretrained(directory)
+        return [directory, directory / GENERATOR, directory / DISCRIMINATOR]
+
+    return Objective(
+        pair,
+        lambda inputs, seed, temperature: pair.replaced_token_step(
+            *inputs.arguments(), noise_seed=seed, temperature=temperature
+        ),
+        lambda losses: losses.loss(weight),
+        2,
+        save,
+    )
+
+
+def _pair(recipe: PretrainRecipe, tokenizer: ElectraTokenizer) -> ElectraPair:
+    config = model_config(recipe, tokenizer)
+    frozen = recipe.chosen("freeze_generator", False)
+    sharing = recipe.chosen("embedding_sharing", "separate" if frozen else "shared")
+    if recipe.generator is None:
+        return ElectraPair.fresh(filler_config(recipe, config), config, sharing)
+    directory = _generator_directory(recipe.generator)
+    _check_given(directory, tokenizer, recipe)
+    generator = ElectraForMaskedLM.from_pretrained(
+        directory,
+        dtype="float32",
+        hidden_dropout_prob=recipe.dropout,
+        attention_probs_dropout_prob=recipe.dropout,
+    )
+    discriminator = ElectraForPreTraining(config)
+    check_sizes(generator.config, config, sharing)
+    if sharing != "separate":
+        # The generator's tables are the trained ones.
+        trained = generator.encoder.embeddings.state_dict()
+        discriminator.encoder.embeddings.load_state_dict(trained)
+    return ElectraPair(generator, discriminator, sharing, freeze_generator=frozen)
+
+
+def _masked_lm(recipe: PretrainRecipe, tokenizer: ElectraTokenizer) -> Objective:
+    model = ElectraForMaskedLM(model_config(recipe, tokenizer))
+
+    def step(inputs: Inputs, seed: int, temperature: float) -> MaskedLMLosses:
+        return masked_lm_step(model, *inputs.arguments())
+
+    return Objective(model, step, lambda losses: losses.loss(), 1, _saver(lambda: model))
+
+
+def _all_tokens(recipe: PretrainRecipe, tokenizer: ElectraTokenizer) -> Objective:
+    config = model_config(recipe, tokenizer)
+    both = AllTokensMaskedLM.fresh(
+        filler_config(recipe, config), config, recipe.chosen("embedding_sharing", "shared")
+    )
+    weight = recipe.chosen("discriminator_weight", 1.0)
+    return Objective(
+        both,
+        lambda inputs, seed, temperature: both.step(
+            *inputs.arguments(), noise_seed=seed, temperature=temperature
+        ),
+        lambda losses: losses.loss(weight),
+        2,
+        _saver(lambda: standing_alone(both.model)),
+    )
+
+
+def _saver(model: Callable[[], ElectraForMaskedLM]) -> Callable[[Path], list[Path]]:
+    """How a run whose outcome is one masked LM writes it."""
+
+    def save(directory: Path) -> list[Path]:
+        model().save_pretrained(directory)
+        return [directory]
+
+    return save
+
+
+# --- a generator that is given ---------------------------------------------------------------------------
+
+
+def given_weights(recipe: PretrainRecipe) -> dict[str, str]:
+    """What of a run lies outside its recipe, by checksum: the weights of a generator that it starts from."""
+    if recipe.generator is None:
+        return {}
+    weights = sorted(_generator_directory(recipe.generator).glob("*.safetensors"))
+    digest = hashlib.sha256()
+    for path in weights:
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return {"generator": digest.hexdigest()}
+
+
+def _generator_directory(name_or_path: str) -> Path:
+    """Of a pair, its generator's."""
+    directory = hub.find_model(name_or_path)
+    return directory / GENERATOR if (directory / GENERATOR).is_dir() else directory
+
+
+def _check_given(directory: Path, tokenizer: ElectraTokenizer, recipe: PretrainRecipe) -> None:
+    theirs = ElectraTokenizer.from_pretrained(directory)
+    pieces = [each.convert_ids_to_tokens(range(each.vocab_size)) for each in (theirs, tokenizer)]
+    if pieces[0] != pieces[1]:
+        raise UserError(
+            f"the generator in {directory} has another vocabulary than this run: "
+            f"give its tokenizer with --tokenizer {directory}"
+        )
+    positions = ElectraConfig.from_hub(hub.read_json(directory / hub.CONFIG)).max_position_embeddings
+    if positions < recipe.length:
+        raise UserError(
+            f"the generator in {directory} reads {positions} tokens and length is {recipe.length}: "
+            f"give length {positions} or less"
+        )

@@ -1,0 +1,34 @@
+"""What a pre-training run is, whatever family it trains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from unmask.training.health import Diagnose
+from unmask.training.loop import Batch, Loss
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """What differs between the families.
+
+    Attributes:
+        model: everything that is trained, or that a checkpoint has to hold.
+        batches: random access: `batches[k]` is batch k.
+        loss_of: (batch, step) → Loss.
+        evaluate: held-out metrics.
+        save: writes the finished model into a directory.
+        diagnose: what ails the run, from its log; None: nothing is looked for.
+    """
+
+    model: nn.Module
+    batches: Any
+    loss_of: Callable[[Batch, int], Loss]
+    evaluate: Callable[[], Mapping[str, float]]
+    save: Callable[[Path], None]
+    diagnose: Diagnose | None = None

@@ -1,0 +1,30 @@
+"""A corpus and a vocabulary that an ELECTRA of a few thousand parameters trains on."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from unmask.data.shards import Shards, write_shards
+from unmask.electra.tokenizer import ElectraTokenizer
+
+
+@pytest.fixture(scope="session")
+def texts() -> list[str]:
+    """60 documents of four lines, of 40 words."""
+    draw = random.Random(0)
+    words = [first + second for first in "abcdefghij" for second in ("bak", "del", "fim", "gon")]
+    return ["\n".join(" ".join(draw.choices(words, k=8)) for _ in range(4)) for _ in range(60)]
+
+
+@pytest.fixture(scope="session")
+def tokenizer(texts: list[str]) -> ElectraTokenizer:
+    return ElectraTokenizer.train(texts, 140)
+
+
+@pytest.fixture(scope="session")
+def shards(texts: list[str], tokenizer: ElectraTokenizer, tmp_path_factory: pytest.TempPathFactory) -> Shards:
+    directory = tmp_path_factory.mktemp("shards") / "data"
+    write_shards(texts, tokenizer, directory, by_line=True, validation_share=0.1)
+    return Shards.open(directory, tokenizer)
