@@ -262,7 +262,7 @@ def test_a_job_goes_on_with_the_same_settings_alone(
         return line
 
     assert "num_beams None, now 4" in says("--num-beams", 4)
-    assert "dtype 'as stored', now 'bfloat16'" in says("--dtype", "bfloat16")
+    assert "dtype 'default', now 'bfloat16'" in says("--dtype", "bfloat16")
     assert "prefix '', now 'x '" in says("--prefix", "x ")
     source.write_text("\n".join(lines[:-1]) + "\n")
     assert "another input" in says()

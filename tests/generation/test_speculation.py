@@ -149,11 +149,11 @@ def test_copying_takes_fewer_passes() -> None:
 
 def test_large_batches_guess_less() -> None:
     source = [*range(2, 20), 5, 9, 3, END]
-    prompt, copying = torch.zeros(9, 1, dtype=torch.int64), GenerationSettings(speculate=True)
+    prompt, copying = torch.zeros(32, 1, dtype=torch.int64), GenerationSettings(speculate=True)
     plan = Plan(prompt=prompt, end_id=END, pad_id=0, limit=40, settings=copying)
-    decoder = Script([source] * 9, lambda ids, fed: (ids + [0] * 40)[len(fed) - 1], noise=0.0, ties=0.0)
-    assert speculate(decoder, plan, [source] * 9, 0.0).sequences[8].tolist() == [0, *source]
-    assert max(decoder.widths) == speculation.VERIFIED // 9
+    decoder = Script([source] * 32, lambda ids, fed: (ids + [0] * 40)[len(fed) - 1], noise=0.0, ties=0.0)
+    assert speculate(decoder, plan, [source] * 32, 0.0).sequences[8].tolist() == [0, *source]
+    assert max(decoder.widths) == speculation.VERIFIED // 32
 
 
 def test_guesses_follow_the_longest_context() -> None:

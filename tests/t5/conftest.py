@@ -70,7 +70,7 @@ def build(variant: str, head: str = "ForConditionalGeneration", **changes: Any) 
     return model
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def reference() -> Reference:
     """reference(variant, head="ForConditionalGeneration", **config values) → a model in inference mode."""
     return build

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from torch import Tensor
@@ -9,20 +11,32 @@ from torch import Tensor
 from unmask.nn.ragged import Layout
 from unmask.t5.config import T5Config
 from unmask.t5.decoding import T5Decoder
-from unmask.t5.engine import engine_of
+from unmask.t5.engine import T5Engine, engine_of
 from unmask.t5.model import T5ForConditionalGeneration
 
 SHAPE = {"vocab_size": 300, "d_model": 64, "d_kv": 16, "d_ff": 96, "num_layers": 2, "num_heads": 3}
 NEW = 16
 
 
-@pytest.fixture(scope="module", params=["v1.0", "v1.1", "umT5", "int8"])
-def model(request: pytest.FixtureRequest) -> T5ForConditionalGeneration:
+@pytest.fixture(
+    scope="module",
+    params=["v1.0", "v1.1", "umT5", "int8", "v1.1 in PyTorch's operations", "int8 in PyTorch's operations"],
+)
+def model(request: pytest.FixtureRequest) -> Iterator[T5ForConditionalGeneration]:
+    """The compiled decoder where this processor can have it, and what is used elsewhere."""
+    variant, _, plain = request.param.partition(" ")
+    with pytest.MonkeyPatch.context() as patch:
+        if plain:
+            patch.setattr(T5Engine, "_fused_weights", lambda *_: None)
+        yield make(variant)
+
+
+def make(variant: str) -> T5ForConditionalGeneration:
     torch.manual_seed(3)
     changes = {
         "v1.1": {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
         "umT5": {"feed_forward_proj": "gated-gelu", "model_type": "umt5"},
-    }.get(request.param, {})
+    }.get(variant, {})
     made = T5ForConditionalGeneration(T5Config(**SHAPE, **changes)).eval()
     # Sizes found by trying: what is written then differs from text to text and ends at different steps.
     with torch.no_grad():
@@ -36,7 +50,7 @@ def model(request: pytest.FixtureRequest) -> T5ForConditionalGeneration:
             elif "attention" in name and made.output is None:
                 parameter.mul_(3)
         (made.embedding if made.output is None else made.output).weight[1] *= 3
-    return made.quantize() if request.param == "int8" else made
+    return made.quantize() if variant == "int8" else made
 
 
 def padded(texts: list[Tensor], width: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -103,7 +117,8 @@ def test_several_tokens_at_once_are_the_same_bits_as_one_by_one(model: T5ForCond
     written = torch.randint(3, 300, (3, 40))
     expected = [decoder_of(model, [text]) for text in texts]
     logits = [
-        [single.step(token[None])[0] for token in row] for single, row in zip(expected, written, strict=True)
+        [single.step(token[None])[0].clone() for token in row]
+        for single, row in zip(expected, written, strict=True)
     ]
     decoder = decoder_of(model, texts, 40)
     assert torch.equal(decoder.advance(written[:, :5])[:, 4], torch.stack([row[4] for row in logits]))
@@ -118,5 +133,24 @@ def test_several_tokens_at_once_are_the_same_bits_as_one_by_one(model: T5ForCond
     for ahead in range(20):
         step = decoder.step(torch.stack([written[row, place + ahead] for row, place in at]))
         for got_row, (row, place) in zip(step, at, strict=True):
-            # Rows of one source attend to it in one product: not the same bits as alone.
-            assert (got_row - logits[row][place + ahead]).abs().max() < 0.05
+            alone = logits[row][place + ahead]
+            if engine_of(model).is_fused:
+                assert torch.equal(got_row, alone)
+            else:
+                # Rows of one source attend to it in one product: not the same bits as alone.
+                assert (got_row - alone).abs().max() < 0.05
+
+
+def test_compiled_and_plain_decoders_agree() -> None:
+    torch.manual_seed(8)
+    for variant, bound in (("v1.0", 1e-4), ("v1.1", 1e-4), ("umT5", 1e-4), ("int8", 0.1)):
+        texts = [torch.randint(3, 300, (n,)) for n in (9, 1, 31)]
+        written = torch.randint(3, 300, (3, 20))
+        logits = []
+        for plain in (False, True):
+            with pytest.MonkeyPatch.context() as patch, torch.inference_mode():
+                if plain:
+                    patch.setattr(T5Engine, "_fused_weights", lambda *_: None)
+                decoder = decoder_of(make(variant), texts)
+                logits.append(torch.stack([decoder.step(ids).clone() for ids in written.T]))
+        assert (logits[0] - logits[1]).abs().max() < bound * logits[0].abs().max()

@@ -9,10 +9,12 @@ import pytest
 import torch
 
 from unmask.errors import UserError
+from unmask.generation.output import StreamedToken
 from unmask.t5.byte_tokenizer import ByT5Tokenizer
 from unmask.t5.config import T5Config
 from unmask.t5.constraints import choices, regex
 from unmask.t5.model import T5ForConditionalGeneration
+from unmask.t5.tokenizer import T5Tokenizer
 from unmask.t5.writing import T5Writer, write_texts
 
 TOKENIZER = ByT5Tokenizer()
@@ -86,6 +88,27 @@ def test_pieces_make_the_text(model: T5ForConditionalGeneration, texts: list[str
             assert "".join(pieces) == writer.write([text], number)[0][0].text
             several += len(pieces) > 3
     assert several > 10
+
+
+def test_a_character_is_shown_when_it_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Characters that the vocabulary lacks are written byte by byte."""
+    tokenizer = T5Tokenizer.train(["the cat sat on the mat\n"] * 40, 358)
+    config = T5Config(vocab_size=len(tokenizer), d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2)
+    writer = T5Writer(T5ForConditionalGeneration(config).eval(), tokenizer)
+
+    def pieces(ids: list[int]) -> list[str]:
+        tokens = [StreamedToken(0, token, 0.0) for token in ids]
+        monkeypatch.setattr(writer.model, "stream", lambda *_, **__: iter(tokens))
+        return list(writer.stream("cat"))
+
+    ids = tokenizer.encode("the é日!")
+    shown = pieces(ids)
+    assert len(ids) > len("the é日!") and "".join(shown) == "the é日!"
+    assert {"é", "日"} <= set(shown)
+    # What is never finished is shown at the end, as decoding shows it.
+    cut = tokenizer.encode("the é", add_special_tokens=False)[:-1]
+    assert "".join(pieces(cut)) == tokenizer.decode(cut)
+    assert pieces(cut)[-1].strip("\N{REPLACEMENT CHARACTER}") == ""
 
 
 def test_a_limit_of_its_own_comes_last(model: T5ForConditionalGeneration) -> None:

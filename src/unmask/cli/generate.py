@@ -43,6 +43,7 @@ def generate(
     column: str | None = None,
     stream: Annotated[bool, Parameter(negative="")] = False,
     window: int | None = None,
+    engine: Literal["unmask", "ctranslate2"] = "unmask",
     dtype: Literal["float32", "bfloat16", "float16", "int8"] | None = None,
     machine: Machine = Machine(),  # noqa: B008 (frozen)
     writing: Annotated[WritingSettings, Parameter(name="*", group="What T5 reads and may write")] = (
@@ -71,6 +72,7 @@ def generate(
         column: the column or key that holds the text; default: text.
         stream: print the result for one text as it is written.
         window: texts that are read, sorted by length, answered and saved together; default: 512.
+        engine: what runs the model; ctranslate2 takes a directory that `unmask export ct2` wrote.
         dtype: what the model computes in; default: int8 where it is stored so, else float32.
         rounds: passes that fill the masks; default: 8.
         revisions: how often the worst quarter is written again; default: 2.
@@ -83,15 +85,21 @@ def generate(
     options = _options(decoding, rounds, revisions)
     if stream:
         _check_stream(source, out, format, writing)
-    elif out is not None:
+    elif out is not None and engine == "unmask":
         # A job that is continued has to draw what it would have drawn.
         options.setdefault("seed", 0)
-    writer = load_writer(model, writing, device=machine.prepare(), dtype=dtype, **options)
+    writer = load_writer(model, writing, engine=engine, device=machine.prepare(), dtype=dtype, **options)
     if stream:
         _print_as_written(writer, next(iter(source)))
         return
     lines = LineWriter(writer, place.format, constrained=writing.is_constrained)
-    settings = {"format": place.format, "dtype": dtype or "as stored", "window": window, "options": options}
+    settings = {
+        "engine": engine,
+        "format": place.format,
+        "dtype": dtype or "default",
+        "window": window,
+        "options": options,
+    }
     job = Bulk(
         answer=lines,
         settings=settings | job_settings(model, writing),

@@ -60,7 +60,7 @@ def export(
     """
     place = Path(out).expanduser()
     check_place(place, overwrite=overwrite, signs=FILES)
-    _require()
+    require()
     directory = hub.find_model(model)
     _check_family(directory)
     loaded = T5ForConditionalGeneration.from_pretrained(directory, dtype="float32")
@@ -90,7 +90,10 @@ def read_vocabulary(directory: Path) -> list[str]:
     return tokens
 
 
-def _require() -> None:
+def require() -> None:
+    """Raises:
+    MissingExtraError: CTranslate2 is not installed.
+    """
     try:
         import ctranslate2  # noqa: F401
     except ImportError:

@@ -10,10 +10,14 @@ from torch import Tensor
 class Decoder(Protocol):
     """A model in the middle of decoding a batch of rows, each with a cache of the tokens it was fed."""
 
-    rows: int
+    @property
+    def rows(self) -> int: ...
 
     def step(self, ids: Tensor) -> Tensor:
-        """Feed one token to each row, (rows,) → the next token's logits, (rows, vocabulary) float32."""
+        """Feed one token to each row, (rows,) → the next token's logits, (rows, vocabulary) float32.
+
+        The next call may overwrite them.
+        """
 
     def advance(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Feed several tokens at once.
@@ -24,7 +28,7 @@ class Decoder(Protocol):
 
         Returns:
             (rows, n, vocabulary) float32: the logits behind each token; behind a row's length they mean
-            nothing.
+            nothing. The next call may overwrite them.
         """
 
     def rewind(self, lengths: Tensor) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -30,13 +30,46 @@ from unmask.nn.linear import PackedLinear, QuantizedLinear, pack, pack_int8
 from unmask.nn.norm import RMSNorm
 from unmask.nn.ragged import Layout
 from unmask.t5.config import FEED_FORWARDS
+from unmask.t5.layers import TorchLayers
 
 if TYPE_CHECKING:
+    from unmask.nn.tiles import Panels
+    from unmask.t5.decoding import Layers
+    from unmask.t5.fused import FusedLayer, FusedWeights
     from unmask.t5.model import (
         T5Backbone,
         T5FeedForward,
         T5Stack,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Weight:
+    """A matrix (out, in) to be packed in a precision; int8 comes with a scale for each output."""
+
+    matrix: Tensor
+    precision: str
+    scale: Tensor | None = None
+
+    def pack(self, activation: str | None = None) -> PackedLinear:
+        """For products of any number of rows, on any device."""
+        if self.scale is not None:
+            return pack_int8(self.matrix, self.scale, activation)
+        return pack(self.matrix, self.precision, activation)
+
+    def panels(self) -> Panels:
+        """For the compiled decoder."""
+        from unmask.nn import tiles
+
+        if self.scale is not None:
+            return tiles.pack_int8(self.matrix, self.scale)
+        # What float16 can't hold stays in float32.
+        narrow = self.precision != "float16" or self.matrix.abs().amax() <= torch.finfo(torch.float16).max
+        return tiles.pack(self.matrix, self.precision if narrow else "float32")
+
+    def in_bfloat16(self) -> _Weight:
+        matrix = self.matrix if self.scale is None else self.matrix.float() * self.scale[:, None]
+        return _Weight(matrix, "bfloat16")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +97,6 @@ class EncoderLayer:
 @dataclass(frozen=True, slots=True)
 class DecoderLayer(EncoderLayer):
     cross_query: PackedLinear
-    cross_key_value: PackedLinear
     cross_output: PackedLinear
 
 
@@ -99,35 +131,109 @@ class T5Engine:
         self.encoder_norm = model.encoder.final_norm.weight.detach().float() * self.gain
         self._encoder_tables = _tables(model.encoder)
         self._kept_biases: list[Tensor] = []
-        self.decoder_layers: list[DecoderLayer] = []
         if hasattr(model, "decoder"):
-            self.decoder_layers = [self._decoder_layer(layer, activation) for layer in model.decoder.layers]
-            self.decoder_tables = _tables(model.decoder)
-            self.output = self._output(model)
+            self._add_decoder(model, activation)
 
-    def _output(self, model: Any) -> PackedLinear:
+    def _add_decoder(self, model: Any, activation: str) -> None:
+        layers = model.decoder.layers
+        self.decoder_tables = _tables(model.decoder)
+        self.cross_key_values = [
+            self._pack(layer.cross_attention.key, layer.cross_attention.value) for layer in layers
+        ]
+        self.decoder_layers: list[DecoderLayer] = []
+        self._fused = self._fused_weights(model, activation)
+        if self._fused is None:
+            self.decoder_layers = [self._decoder_layer(layer, activation) for layer in layers]
+            self.output = self._output(model).pack()
+
+    @property
+    def is_fused(self) -> bool:
+        """Whether the decoder is one compiled function, whose logits are the same bits in any company."""
+        return self._fused is not None
+
+    def decoder(self, source: Tensor, layout: Layout, capacity: int) -> Layers:
+        """The decoder's layers at the beginning of a batch.
+
+        Args:
+            source: (total, d_model) float32, the encoder's output, packed as `layout` says.
+            capacity: the most tokens that a row is fed.
+        """
+        if self._fused is None:
+            return TorchLayers(self, source, layout, capacity)
+        from unmask.t5.fused import FusedLayers
+
+        return FusedLayers(self, self._fused, source, layout, capacity)
+
+    def _fused_weights(self, model: Any, activation: str) -> FusedWeights | None:
+        """The decoder's weights for the compiled step; None where it can't be had."""
+        config = model.config
+        inner = self.heads * self.head_width
+        if model.device.type != "cpu" or not _fused_usable((config.d_model, inner, config.d_ff), activation):
+            return None
+        from unmask.t5.fused import FusedWeights
+
+        return FusedWeights(
+            [self._fused_layer(layer) for layer in model.decoder.layers],
+            self._output(model).panels(),
+            gated=model.decoder.layers[0].feed_forward.gate is not None,
+            activation=activation,
+            floor=config.d_model * config.layer_norm_epsilon,
+            inner=config.d_ff,
+        )
+
+    def _fused_layer(self, layer: Any) -> FusedLayer:
+        from unmask.t5.fused import FusedLayer
+
+        def panels(*linears: Any, norm: RMSNorm | None = None) -> Panels:
+            return self._weight(*linears, norm=norm).panels()
+
+        block, cross = layer.attention, layer.cross_attention
+        return FusedLayer(
+            panels(block.query, block.key, block.value, norm=layer.attention_norm),
+            panels(block.output),
+            panels(cross.query, norm=layer.cross_norm),
+            panels(cross.output),
+            self._fused_up(layer.feed_forward, layer.feed_forward_norm),
+            panels(layer.feed_forward.down),
+        )
+
+    def _fused_up(self, block: T5FeedForward, norm: RMSNorm) -> Panels:
+        from unmask.nn.tiles import interleave
+
+        up = self._weight(block.up, norm=norm)
+        if block.gate is None:
+            return up.panels()
+        gate = self._weight(block.gate, norm=norm)
+        if gate.precision != up.precision:
+            # Both are read in one product.
+            gate, up = gate.in_bfloat16(), up.in_bfloat16()
+        first, second = gate.panels(), up.panels()
+        if first.kind != second.kind:
+            first, second = (_Weight(part.matrix, "float32").panels() for part in (gate, up))
+        return interleave(first, second)
+
+    def _output(self, model: Any) -> _Weight:
         scale = model.config.d_model**-0.5 if model.config.scale_decoder_outputs else 1.0
         matrix = model.embedding if model.output is None else model.output
-        return self._pack(matrix, norm=model.decoder.final_norm, scale=scale)
+        return self._weight(matrix, norm=model.decoder.final_norm, scale=scale)
 
-    def _pack(
-        self,
-        *linears: Any,
-        norm: RMSNorm | None = None,
-        activation: str | None = None,
-        scale: float = 1.0,
-    ) -> PackedLinear:
-        """One packed matrix out of several that read the same input, that input's norm multiplied in."""
+    def _weight(self, *linears: Any, norm: RMSNorm | None = None, scale: float = 1.0) -> _Weight:
+        """One matrix out of several that read the same input, that input's norm multiplied in."""
         factor = scale if norm is None else scale * self.gain
         if all(isinstance(linear, QuantizedLinear) for linear in linears):
-            # The norm's weight is in there already: `quantized` in t5/model.py put it there.
-            int8 = torch.cat([linear.int8 for linear in linears])
-            return pack_int8(int8, torch.cat([linear.scale for linear in linears]) * factor, activation)
-        kept = any(isinstance(linear, Bfloat16Linear) for linear in linears)
+            # The norm's weight is in there already: `quantize` in t5/model.py put it there.
+            scales = torch.cat([linear.scale for linear in linears]) * factor
+            return _Weight(torch.cat([linear.int8 for linear in linears]), "int8", scales)
         weight = torch.cat([linear.weight.detach().float() for linear in linears]) * factor
         if norm is not None:
             weight = weight * norm.weight.detach().float()
-        return pack(weight, "bfloat16" if kept else self.precision, activation)
+        kept = any(isinstance(linear, Bfloat16Linear) for linear in linears)
+        return _Weight(weight, "bfloat16" if kept else self.precision)
+
+    def _pack(
+        self, *linears: Any, norm: RMSNorm | None = None, activation: str | None = None
+    ) -> PackedLinear:
+        return self._weight(*linears, norm=norm).pack(activation)
 
     def _feed_forward(self, block: T5FeedForward, norm: RMSNorm, activation: str) -> FeedForward:
         if block.gate is None:
@@ -151,7 +257,6 @@ class T5Engine:
             self._pack(block.output),
             self._feed_forward(layer.feed_forward, layer.feed_forward_norm, activation),
             self._pack(cross.query, norm=layer.cross_norm),
-            self._pack(cross.key, cross.value),
             self._pack(cross.output),
         )
 
@@ -220,6 +325,13 @@ def _by_length(layout: Layout) -> _Texts:
         groups.append((first, count, length))
         first += count * length
     return _Texts(order.to(layout.device), groups)
+
+
+def _fused_usable(widths: Sequence[int], activation: str) -> bool:
+    """Whether the compiled decoder can be had for layers of these widths."""
+    from unmask.t5.fused import usable
+
+    return usable(widths, activation)
 
 
 def _precision(model: Any) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -67,7 +67,7 @@ class T5Writer:
         self.prefix, self.max_source_length = prefix, max_source_length
         self.constraint, self.scores, self.batch_tokens = constraint, scores, batch_tokens
         self.decoder_prefix = tokenizer.encode(decoder_prefix, add_special_tokens=False)
-        self.options = _with_limit(options, model.generation_defaults)
+        self.options = with_limit(options, model.generation_defaults)
         self.settings = GenerationSettings.resolve(self.options, model.generation_defaults)
         self.limit = self.settings.token_limit(1 + len(self.decoder_prefix), NEW_TOKENS)
         self.first_seed = self._first_seed()
@@ -126,20 +126,7 @@ class T5Writer:
             )
         ids, mask = _padded(self._encode([text]), self.model.device)
         tokens = self.model.stream(ids, mask, constraint=self.constraint, **self._options([number]))
-        return self._pieces(token.id for token in tokens)
-
-    def _pieces(self, tokens: Iterator[int]) -> Iterator[str]:
-        written, shown = list(self.decoder_prefix), 0
-        for token in tokens:
-            written.append(token)
-            # The last character may still be waiting for bytes.
-            text = self.tokenizer.decode(written, skip_special_tokens=True).rstrip(REPLACEMENT)
-            if len(text) > shown:
-                yield text[shown:]
-                shown = len(text)
-        rest = self.tokenizer.decode(written, skip_special_tokens=True)[shown:]
-        if rest:
-            yield rest
+        return text_pieces(self.tokenizer, self.decoder_prefix, (token.id for token in tokens))
 
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:
         whole = [self.prefix + text for text in texts] if self.prefix else texts
@@ -193,6 +180,21 @@ class T5Writer:
         return Hypothesis(text, complete, score, tokens, tuple(token_scores[: len(ids)]))
 
 
+def text_pieces(tokenizer: AnyT5Tokenizer, prefix: Sequence[int], tokens: Iterable[int]) -> Iterator[str]:
+    """The text of a prefix and of tokens as they come, in pieces that hold whole characters."""
+    written, shown = list(prefix), 0
+    for token in tokens:
+        written.append(token)
+        # The last character may still be waiting for bytes.
+        text = tokenizer.decode(written, skip_special_tokens=True).rstrip(REPLACEMENT)
+        if len(text) > shown:
+            yield text[shown:]
+            shown = len(text)
+    rest = tokenizer.decode(written, skip_special_tokens=True)[shown:]
+    if rest:
+        yield rest
+
+
 def check_vocabulary(model: T5ForConditionalGeneration, tokenizer: AnyT5Tokenizer) -> None:
     """Raises:
     UserError: the tokenizer has a piece that the weights have no row for. Sentinels do not count: models
@@ -231,7 +233,7 @@ def encode_with_end(tokenizer: AnyT5Tokenizer, texts: Sequence[str], limit: int 
     return [[*ids[:room], tokenizer.eos_token_id] for ids in encoded]
 
 
-def _with_limit(options: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+def with_limit(options: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
     """The options with a limit, where nobody has given one."""
     given = {name for name, value in (defaults | options).items() if value is not None}
     return options if given & {"max_new_tokens", "max_length"} else options | {"max_new_tokens": NEW_TOKENS}

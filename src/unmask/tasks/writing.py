@@ -7,13 +7,15 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 
 from unmask import hub
 from unmask.electra.writer import ElectraForConditionalGeneration
 from unmask.errors import UserError
+from unmask.export.ct2 import FILES as CT2_FILES
+from unmask.export.ct2_writer import CTranslate2Writer
 from unmask.generation.batching import batches_by_length
 from unmask.generation.output import Hypothesis
 from unmask.generation.rules import Constraint
@@ -26,6 +28,8 @@ from unmask.tasks.models import family_of
 from unmask.tasks.texts import TextFile
 from unmask.tasks.writing_settings import WritingSettings
 
+#: What runs a model.
+Engine = Literal["unmask", "ctranslate2"]
 #: What `ElectraForConditionalGeneration.generate` takes.
 ELECTRA_OPTIONS = (
     "max_new_tokens",
@@ -63,6 +67,7 @@ def load_writer(
     name_or_path: str,
     settings: WritingSettings = WritingSettings(),  # noqa: B008 (frozen)
     *,
+    engine: Engine = "unmask",
     device: str | torch.device = "cpu",
     dtype: str | None = None,
     **options: Any,
@@ -70,6 +75,7 @@ def load_writer(
     """T5, which answers texts, or ELECTRA, which continues them.
 
     Args:
+        engine: "ctranslate2" runs what `unmask export ct2` wrote.
         dtype: as for a model's `from_pretrained`.
         options: of `GenerationSettings` for T5; for ELECTRA those of its `generate`.
 
@@ -77,6 +83,10 @@ def load_writer(
         UserError: no such model, one that does not write, an option that its family does not have.
     """
     directory = hub.find_model(name_or_path)
+    if engine == "ctranslate2":
+        return _ctranslate2(directory, settings, device=device, dtype=dtype, **options)
+    if all((directory / name).is_file() for name in CT2_FILES):
+        raise UserError(f"{directory} is an export for CTranslate2: run it with --engine ctranslate2")
     if family_of(directory) == "t5":
         tokenizer = load_tokenizer(directory)
         constraint = load_constraint(tokenizer, settings)
@@ -95,6 +105,22 @@ def load_writer(
     _check_electra(settings, options)
     electra = ElectraForConditionalGeneration.from_pretrained(directory, device=device, dtype=dtype)
     return ElectraWriter(electra, settings.batch_tokens or BATCH_TOKENS, **options)
+
+
+def _ctranslate2(directory: Path, settings: WritingSettings, **options: Any) -> CTranslate2Writer:
+    if settings.is_constrained:
+        raise UserError(
+            "choices, regex and json_schema do not work with CTranslate2: leave them out, or the engine"
+        )
+    return CTranslate2Writer(
+        directory,
+        prefix=settings.prefix,
+        max_source_length=settings.max_source_length,
+        decoder_prefix=settings.decoder_prefix,
+        scores=settings.scores,
+        batch_tokens=settings.batch_tokens or BATCH_TOKENS,
+        **options,
+    )
 
 
 def load_constraint(tokenizer: AnyT5Tokenizer, settings: WritingSettings) -> Constraint | None:
