@@ -95,7 +95,7 @@ def mean_difference(first: Sequence[float], second: Sequence[float]) -> MeanDiff
     """Args:
     first, second: at least two values each, of unlike variance perhaps.
     """
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
     value = statistics.fmean(first) - statistics.fmean(second)
     # Variances of the two means; the degrees of freedom are Welch and Satterthwaite's.
@@ -103,7 +103,7 @@ def mean_difference(first: Sequence[float], second: Sequence[float]) -> MeanDiff
     if not sum(parts):
         return MeanDifference(value, value, value)
     freedom = sum(parts) ** 2 / (parts[0] ** 2 / (len(first) - 1) + parts[1] ** 2 / (len(second) - 1))
-    half = float(t.ppf(0.975, freedom)) * sum(parts) ** 0.5
+    half = float(stdtrit(freedom, 0.975)) * sum(parts) ** 0.5
     return MeanDifference(value, value - half, value + half)
 
 
