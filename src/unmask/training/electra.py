@@ -29,7 +29,10 @@ from unmask.training.batches import to_layout, to_tensor
 from unmask.training.family import Pretraining
 from unmask.training.health import Health, grace_steps
 from unmask.training.loop import Batch, Loss, step_seed
-from unmask.training.recipe import PretrainRecipe
+from unmask.training.recipe import ElectraObjective, PretrainRecipe
+
+#: How many models read each token of a batch, of which a log's rate counts each.
+PASSES: dict[ElectraObjective, int] = {"replaced-tokens": 2, "masked-lm": 1, "all-tokens": 2}
 
 
 class Losses(Protocol):
@@ -76,14 +79,12 @@ class Objective:
         model: everything that is trained.
         step: (batch, seed of the sampling, temperature) → what it measured.
         total: of that, the loss to minimise.
-        passes: how many models read each token, for the rate that is shown.
         save: writes what is kept, without the tokenizer, and returns where a tokenizer belongs.
     """
 
     model: nn.Module
     step: Callable[[Inputs, int, float], Any]
     total: Callable[[Any], Tensor]
-    passes: int
     save: Callable[[Path], list[Path]]
 
 
@@ -96,7 +97,7 @@ def electra_pretraining(
         UserError: settings or a given generator that do not fit, or too little data.
     """
     make = {"replaced-tokens": _replaced_tokens, "masked-lm": _masked_lm, "all-tokens": _all_tokens}
-    objective = make[recipe.chosen("objective", "replaced-tokens")](recipe, tokenizer)
+    objective, passes = make[recipe.electra_objective](recipe, tokenizer), PASSES[recipe.electra_objective]
     objective.model.to(device)
     temperatures = temperature_ramp(recipe)
     held_out = held_out_batches(recipe, shards, tokenizer)
@@ -106,7 +107,7 @@ def electra_pretraining(
 
     def loss_of(batch: Batch, step: int) -> Loss:
         out = measured(batch, step_seed(recipe.seed, "sampling", step), temperatures.at(step))
-        return Loss(objective.total(out), out.metrics(), objective.passes * len(batch["tokens"]))
+        return Loss(objective.total(out), out.metrics(), passes * len(batch["tokens"]))
 
     def evaluate() -> dict[str, float]:
         seeds = (step_seed(recipe.seed, "held-out sampling", k) for k in range(len(held_out)))
@@ -199,7 +200,7 @@ def filler_config(recipe: PretrainRecipe, config: ElectraConfig) -> ElectraConfi
 def step_flops(recipe: PretrainRecipe, tokenizer: ElectraTokenizer) -> Callable[[Batch], int]:
     """Batch → floating-point operations of a training step on it (`unmask.electra.flops`)."""
     config = model_config(recipe, tokenizer)
-    objective = recipe.chosen("objective", "replaced-tokens")
+    objective = recipe.electra_objective
     generator = None if objective == "masked-lm" else filler_config(recipe, config)
 
     def of(batch: Batch) -> int:
@@ -231,7 +232,6 @@ def _replaced_tokens(recipe: PretrainRecipe, tokenizer: ElectraTokenizer) -> Obj
             *inputs.arguments(), noise_seed=seed, temperature=temperature
         ),
         lambda losses: losses.loss(weight),
-        2,
         save,
     )
 
@@ -265,7 +265,7 @@ def _masked_lm(recipe: PretrainRecipe, tokenizer: ElectraTokenizer) -> Objective
     def step(inputs: Inputs, seed: int, temperature: float) -> MaskedLMLosses:
         return masked_lm_step(model, *inputs.arguments())
 
-    return Objective(model, step, lambda losses: losses.loss(), 1, _saver(lambda: model))
+    return Objective(model, step, lambda losses: losses.loss(), _saver(lambda: model))
 
 
 def _all_tokens(recipe: PretrainRecipe, tokenizer: ElectraTokenizer) -> Objective:
@@ -280,7 +280,6 @@ def _all_tokens(recipe: PretrainRecipe, tokenizer: ElectraTokenizer) -> Objectiv
             *inputs.arguments(), noise_seed=seed, temperature=temperature
         ),
         lambda losses: losses.loss(weight),
-        2,
         _saver(lambda: standing_alone(both.model)),
     )
 

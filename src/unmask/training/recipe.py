@@ -172,7 +172,7 @@ class PretrainRecipe:
         self._check_electra()
 
     def _check_electra(self) -> None:
-        objective = self.chosen("objective", "replaced-tokens")
+        objective = self.electra_objective
         for name in IDLE_FIELDS[objective]:
             if getattr(self, name) is not None:
                 raise UserError(f"{name} means nothing to the objective {objective!r}: leave it out")
@@ -196,6 +196,11 @@ class PretrainRecipe:
         """A family's setting, or its default where the recipe leaves it open."""
         value = getattr(self, name)
         return default if value is None else value
+
+    @property
+    def electra_objective(self) -> ElectraObjective:
+        """ELECTRA's objective, the default filled in."""
+        return self.objective or "replaced-tokens"
 
     def loop_settings(self) -> LoopSettings:
         """The part of the recipe that the loop reads."""
