@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 pytest.importorskip("datatrove", reason="needs the extra corpus: pip install 'unmask[corpus]'")
 
 from datatrove.data import Document
+from datatrove.pipeline.filters import c4_filters
 
 from unmask.corpus.c4 import BadWords, C4Lines, PageLength, has_sentences, normalised_url, read_bad_words
 from unmask.corpus.ledger import StepLedger
@@ -103,6 +105,38 @@ def test_three_sentences() -> None:
     assert cleaned(GOOD[0], two)[0] is None
     assert cleaned("Nothing here ends in any mark")[0] == "fewer than 3 sentences"
     assert has_sentences(["Dr. Smith met Mr. Jones in the U.S. yesterday."], 2) is False
+
+
+def test_agrees_with_datatrove_where_that_follows_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    # With C4's numbers and end marks, and without citations, after which datatrove counts words differently.
+    monkeypatch.setattr(c4_filters, "END_PUNCTUATION", (".", "?", "!", '"'))
+    theirs = c4_filters.C4QualityFilter(min_num_sentences=3, min_words_per_line=5)
+    pieces = [
+        *GOOD,
+        "no mark",
+        "Two words.",
+        "See our privacy policy on the page.",
+        "It says lorem ipsum to all.",
+    ]
+    pieces += [
+        "Is it { or is it not?",
+        "All of this is javascript code.",
+        "And so on and on...",
+        "",
+        " {",
+        "A. B. C. D. E.",
+    ]
+    draw = random.Random(0)
+    outcomes = set()
+    for _ in range(400):
+        text = "\n".join(draw.choices(pieces, [6] * 3 + [1] * 10, k=draw.randint(1, 7)))
+        document, reference = Document(text, "a"), Document(text, "a")
+        result = theirs.filter(reference)
+        rule = C4Lines()(document, StepLedger())
+        assert (rule is None) == (result is True), text
+        assert rule is not None or document.text == reference.text
+        outcomes.add(rule)
+    assert outcomes == {None, "lorem ipsum", "curly bracket", "fewer than 3 sentences"}
 
 
 def test_page_length_is_the_longest_that_stays() -> None:

@@ -14,9 +14,10 @@ import transformers
 
 from unmask.cli import _run
 from unmask.errors import UserError
-from unmask.export.measurement import Measured, Pairs, cost, losses, measure
+from unmask.export.cost import Sample
 from unmask.export.product_errors import product_errors
 from unmask.export.quantization import quantize
+from unmask.export.t5_measurement import Measured, Pairs, cost, losses, measure
 from unmask.nn.kept import Bfloat16Linear
 from unmask.nn.linear import pack
 from unmask.t5.byte_tokenizer import ByT5Tokenizer, load_tokenizer
@@ -74,7 +75,7 @@ def test_the_error_of_a_product_is_that_of_its_outputs(saved: Saved) -> None:
 
 
 def test_what_loses_too_much_stays_bfloat16(difficult: Path, tmp_path: Path) -> None:
-    found = quantize(difficult, tmp_path / "int8", sample=(SOURCES, TARGETS))
+    found = quantize(difficult, tmp_path / "int8", sample=Sample(SOURCES, TARGETS))
     assert [product.name for product in found.products if product.kept] == [DIFFICULT]
     assert found.products[0].error is not None and found.products[0].error > 0.5
     throughout, written = found.costs[1:]
@@ -89,8 +90,8 @@ def test_what_loses_too_much_stays_bfloat16(difficult: Path, tmp_path: Path) -> 
     throughout_losses = losses(T5ForConditionalGeneration.from_pretrained(difficult, dtype="int8"), pairs)
     errors = [float(np.linalg.norm(one - exact.losses)) for one in (again.losses, throughout_losses)]
     assert 1.5 * errors[0] < errors[1], errors
-    assert throughout.loss * found.tokens == pytest.approx(throughout_losses.sum())
-    assert cost(written.name, again, exact, pairs).loss == pytest.approx(written.loss, abs=1e-5)
+    assert throughout.loss.loss * found.units == pytest.approx(throughout_losses.sum())
+    assert cost(written.name, again, exact, pairs).loss.loss == pytest.approx(written.loss.loss, abs=1e-5)
     assert [d.written for d in found.differences] == [
         a for a, b in zip(again.texts, exact.texts, strict=True) if a != b
     ]
@@ -101,7 +102,7 @@ def test_thresholds_and_names(difficult: Path, tmp_path: Path) -> None:
         found = quantize(difficult, tmp_path / out, **options)
         return sorted(product.name for product in found.products if product.kept)
 
-    sample = (SOURCES[:4], TARGETS[:4])
+    sample = Sample(SOURCES[:4], TARGETS[:4])
     assert kept("a", sample=sample, keep_above=1e9) == []
     assert len(kept("b", sample=sample, keep_above=0)) == len(kept("c", keep=["*"])) > 10
     assert kept("d", keep=["encoder.layers.0.attention.key", "output"]) == [
@@ -115,9 +116,9 @@ def test_thresholds_and_names(difficult: Path, tmp_path: Path) -> None:
 
 
 def test_bfloat16_is_for_everyone(saved: Saved, tmp_path: Path) -> None:
-    found = quantize(saved("v1.0"), tmp_path / "narrow", dtype="bfloat16", sample=(SOURCES, TARGETS))
+    found = quantize(saved("v1.0"), tmp_path / "narrow", dtype="bfloat16", sample=Sample(SOURCES, TARGETS))
     assert [one.name for one in found.costs] == ["float32", "bfloat16"]
-    assert abs(found.costs[1].change) < 0.05
+    assert abs(found.costs[1].loss.change) < 0.05
     assert found.bytes < 0.55 * found.float32_bytes
     model = transformers.T5ForConditionalGeneration.from_pretrained(tmp_path / "narrow")
     assert model.dtype == torch.bfloat16
@@ -128,9 +129,13 @@ def test_costs_of_known_differences() -> None:
     exact = Measured(np.array([3.0, 1.0]), ["one", "2"])
     other = Measured(np.array([3.5, 1.5]), ["one", "two"])
     found = cost("other", other, exact, pairs)
-    assert (found.loss, found.change, found.identical) == (pytest.approx(1.25), pytest.approx(0.25), 0.5)
+    assert (found.loss.loss, found.loss.change, found.identical) == (
+        pytest.approx(1.25),
+        pytest.approx(0.25),
+        0.5,
+    )
     # Resampled pairs: the first alone gives 0.5 / 3, the second alone 0.5.
-    assert found.low == pytest.approx(0.5 / 3) and found.high == pytest.approx(0.5)
+    assert found.loss.low == pytest.approx(0.5 / 3) and found.loss.high == pytest.approx(0.5)
     assert (found.target_chrf, cost("same", exact, exact, pairs).chrf) == (100.0, 100.0)
 
 
@@ -142,7 +147,7 @@ def test_command(saved: Saved, tmp_path: Path, capsys: pytest.CaptureFixture[str
     measured = [*command, "--on", str(tmp_path / "pairs.jsonl"), "--source", "in", "--target", "out"]
     assert _run([*measured, "--sample", "10", "--keep", "output"]) == 0
     printed = capsys.readouterr().out
-    assert "10 pairs, 97 target tokens" in printed
+    assert "10 rows, 97 target tokens" in printed
     assert printed.endswith(f"{out}\n")
     numbers = json.loads((out / "quantization.json").read_text())
     assert [one["name"] for one in numbers["costs"]][:2] == ["float32", "int8 throughout"]
@@ -165,7 +170,8 @@ def test_refusals(saved: Saved, tmp_path: Path, capsys: pytest.CaptureFixture[st
         ),
         ({"keep_above": 0.1}, "keep_above=0.1 needs a sample to measure on"),
         ({"dtype": "bfloat16", "keep": ["output"]}, "leave them out"),
-        ({"sample": ([], [])}, "0 sources and 0 targets are no sample"),
+        ({"sample": Sample([], [])}, "0 sources and 0 targets are no sample"),
+        ({"sample": Sample(SOURCES)}, "these rows have no targets: name their column"),
     ):
         with pytest.raises(UserError, match=message):
             quantize(model, out, **options)
@@ -174,9 +180,9 @@ def test_refusals(saved: Saved, tmp_path: Path, capsys: pytest.CaptureFixture[st
         quantize(out, tmp_path / "again")
     (tmp_path / "electra").mkdir()
     (tmp_path / "electra" / "config.json").write_text(
-        '{"model_type": "electra", "architectures": ["ElectraForPreTraining"]}'
+        '{"model_type": "electra", "architectures": ["ElectraForMaskedLM"]}'
     )
-    with pytest.raises(UserError, match="holds ElectraForPreTraining, which writes no text"):
+    with pytest.raises(UserError, match="holds ElectraForMaskedLM, of which no predictions"):
         quantize(tmp_path / "electra", tmp_path / "again")
     assert (
         _run(["quantize", str(model), "--out", str(tmp_path / "x"), "--on", str(tmp_path / "no.jsonl")]) == 2

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from unmask.cli.machine import Machine
 from unmask.errors import UserError
 
-#: Pairs that are measured.
+#: Rows that are measured.
 SAMPLE = 256
 #: Products and differing texts that the terminal shows; the page has more.
 SHOWN = 5
@@ -31,20 +31,21 @@ def quantize(
     overwrite: bool = False,
     threads: int | None = None,
 ) -> None:
-    """Write a T5 in low precision, and report what that costs on pairs of texts.
+    """Write a model in low precision, and report what that costs on a sample.
 
     Args:
-        model: a model directory or Hub name.
+        model: a model directory or Hub name: a T5 that writes, an ELECTRA that classifies texts or tokens, or a
+            discriminator.
         out: the directory to write: the model, its tokenizer, quantization.json and, with --on, report.html.
-        on: pairs to measure on: a file with a source and a target in each row (.jsonl, .csv, .tsv, .parquet),
-            or a text-to-text task's .toml.
+        on: what to measure on: a file with a source in each row, and a target (.jsonl, .csv, .tsv, .parquet), or a
+            task's .toml.
         dtype: int8, which unmask alone reads, or bfloat16.
         keep: a product that stays bfloat16 in an int8 model, such as "decoder.*.feed_forward.down"; may be given
             several times.
-        keep_above: so does a product that loses more than this share of its output on the pairs; default: 0.05.
-        sample: pairs to measure, spread over the file.
+        keep_above: so does a product that loses more than this share of its output on the rows; default: 0.05.
+        sample: rows to measure, spread over the file.
         source: the column of sources; default: source.
-        target: the column of targets; default: target.
+        target: the column of targets; default: target, if there is one.
         overwrite: replace an earlier result of this command.
         threads: CPU threads; default: one for each core this process may use.
     """
@@ -53,18 +54,18 @@ def quantize(
     from unmask.export.presentation import size_line, tables, write_report
     from unmask.export.quantization import quantize as run
     from unmask.report import print_table
-    from unmask.tasks.pairs import read_pairs
+    from unmask.tasks.samples import read_sample
 
     if sample < 1:
         raise UserError(f"--sample {sample}: it must be at least 1")
     Machine("cpu", threads).prepare()
-    pairs = None if on is None else read_pairs(on, source=source, target=target, limit=sample)
+    rows = None if on is None else read_sample(on, source=source, target=target, limit=sample)
     with Console(stderr=True).status("") as status:
         found = run(
             model,
             out,
             dtype=dtype,
-            sample=pairs,
+            sample=rows,
             keep=keep or [],
             keep_above=keep_above,
             overwrite=overwrite,

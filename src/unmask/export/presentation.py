@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from unmask.export.cost import Cost
 from unmask.export.quantization import Quantization
 from unmask.report import (
     Block,
@@ -27,28 +28,42 @@ SHOWN = 20
 
 def cost_table(found: Quantization) -> Table:
     """A line for each model that was measured."""
-    rows: list[Sequence[Cell]] = [
-        (
-            cost.name,
-            cost.loss,
-            None if cost.name == "float32" else Estimate(cost.change, cost.low, cost.high),
-            cost.target_chrf,
-            None if cost.name == "float32" else f"{cost.identical:.1%}",
-            None if cost.name == "float32" else cost.chrf,
-        )
-        for cost in found.costs
-    ]
-    columns: list[Column | str] = [
-        "model",
-        Column("loss", decimals=4, numeric=True),
-        Column("change [95 %]", decimals=4, numeric=True),
-        Column("chrF, targets", decimals=2, numeric=True),
-        Column("same text", numeric=True),
-        Column("chrF, float32's text", decimals=2, numeric=True),
-    ]
-    return Table(
-        f"{found.pairs:,} pairs, {found.tokens:,} target tokens; loss in nats a token", columns, rows
-    )
+    texts = found.costs[0].chrf is not None
+    rows: list[Sequence[Cell]] = []
+    for cost in found.costs:
+        # What compares float32 with itself stays blank.
+        compared = cost is not found.costs[0]
+        cells = _text_cells(cost, compared) if texts else _prediction_cells(cost, compared)
+        rows.append([cost.name, *_loss_cells(cost, compared), *cells])
+    counted = f", {found.units:,} {found.unit}s; loss in nats a {found.unit}" if found.units else ""
+    columns: list[Column | str] = ["model", *_LOSS, *(_TEXT if texts else _PREDICTION)]
+    return Table(f"{found.rows:,} rows{counted}", columns, rows)
+
+
+_LOSS = [Column("loss", decimals=4, numeric=True), Column("change [95 %]", decimals=4, numeric=True)]
+_TEXT = [
+    Column("chrF, targets", numeric=True),
+    Column("same text", numeric=True),
+    Column("chrF, float32's text", numeric=True),
+]
+_PREDICTION = [Column("same prediction", numeric=True), Column("change of the logits", numeric=True)]
+
+
+def _loss_cells(cost: Cost, compared: bool) -> list[Cell]:
+    loss = cost.loss
+    if loss is None:
+        return [None, None]
+    return [loss.loss, Estimate(loss.change, loss.low, loss.high) if compared else None]
+
+
+def _text_cells(cost: Cost, compared: bool) -> list[Cell]:
+    return [cost.target_chrf, *([f"{cost.identical:.1%}", cost.chrf] if compared else [None, None])]
+
+
+def _prediction_cells(cost: Cost, compared: bool) -> list[Cell]:
+    if not compared or cost.logits is None:
+        return [None, None]
+    return [f"{cost.identical:.1%}", f"{cost.logits:.2%}"]
 
 
 def product_table(found: Quantization, shown: int | None = None) -> Table:
@@ -120,7 +135,7 @@ def write_report(path: Path, found: Quantization) -> None:
         Heading("What it costs"),
         cost_table(found),
         Paragraph(
-            "The change of the loss is over the same pairs, with its 95 % paired bootstrap interval. Texts are "
+            "The change of the loss is over the same rows, with its 95 % paired bootstrap interval. Texts are "
             "written as generation_config.json says."
         ),
     ]

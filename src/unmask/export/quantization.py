@@ -1,4 +1,4 @@
-"""A T5 in low precision, and what that costs, measured on pairs of texts."""
+"""A model in low precision, and what that costs, measured on a sample."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from pathlib import Path
 from typing import Literal
 
 from unmask import hub
+from unmask.electra.pair import GENERATOR
 from unmask.errors import UserError
-from unmask.export.measurement import Cost, Measured, Pairs, cost, measure
+from unmask.export.cost import Cost, Difference, Sample, Subject
+from unmask.export.electra_measurement import MODELS, ElectraSubject
 from unmask.export.place import check_place, new_directory
 from unmask.export.product_errors import product_errors
+from unmask.export.t5_measurement import T5Subject
 from unmask.nn import stored_int8
 from unmask.nn.pretrained import PretrainedModel
 from unmask.settings import nearest
-from unmask.t5.byte_tokenizer import AnyT5Tokenizer, load_tokenizer
 from unmask.t5.config import KINDS
-from unmask.t5.model import T5ForConditionalGeneration
 
 LowPrecision = Literal["int8", "bfloat16"]
 
@@ -51,25 +52,16 @@ class Product:
 
 
 @dataclass(frozen=True)
-class Difference:
-    """A text that comes out otherwise than in float32."""
-
-    source: str
-    float32: str
-    written: str
-    target: str
-
-
-@dataclass(frozen=True)
 class Quantization:
     """What was written, and what it costs.
 
     Attributes:
         float32_bytes, bytes: of the weights, before and after.
         products: of an int8 model, those that lose most first.
-        pairs, tokens: how many pairs and target tokens were measured; 0 without a sample.
+        rows: how many were measured; 0 without a sample.
+        unit, units: what the loss is a mean over, and how many of those there were; 0 without targets.
         costs: float32 first, what was written last.
-        differences: the pairs whose text is not float32's.
+        differences: the rows whose text is not float32's.
     """
 
     model: str
@@ -77,10 +69,11 @@ class Quantization:
     float32_bytes: int
     bytes: int
     products: Sequence[Product]
-    pairs: int = 0
-    tokens: int = 0
-    costs: Sequence[Cost] = ()
-    differences: Sequence[Difference] = ()
+    rows: int
+    unit: str
+    units: int
+    costs: Sequence[Cost]
+    differences: Sequence[Difference]
 
 
 def quantize(
@@ -88,18 +81,19 @@ def quantize(
     out: str | os.PathLike[str],
     *,
     dtype: LowPrecision = "int8",
-    sample: tuple[Sequence[str], Sequence[str]] | None = None,
+    sample: Sample | None = None,
     keep: Sequence[str] = (),
     keep_above: float | None = None,
     overwrite: bool = False,
     say: Callable[[str], object] = lambda _: None,
 ) -> Quantization:
-    """Write a T5 in low precision, whole or not at all, with its tokenizer and the numbers of what that costs.
+    """Write a model in low precision, whole or not at all, with its tokenizer and the numbers of what that costs.
 
     Args:
-        model: a model directory or Hub name.
+        model: a model directory or Hub name: a T5 that writes, an ELECTRA that classifies texts or tokens, or a
+            discriminator.
         dtype: int8 directories are read by unmask alone, bfloat16 ones also by Transformers.
-        sample: sources and targets to measure on; None: nothing is measured.
+        sample: what to measure on; None: nothing is measured.
         keep: products, or linear layers in them, that stay bfloat16 in an int8 model; `*` stands for any part
             of a name.
         keep_above: so do products that lose more than this share of their output on the sample; None: 0.05.
@@ -107,98 +101,97 @@ def quantize(
         say: is told what is being done.
 
     Raises:
-        UserError: no such model, one that is no T5 that writes or that is int8 already, a name in `keep` that
-            nothing has, options that do nothing, a place that is taken.
+        UserError: no such model, one of another kind or that is int8 already, a name in `keep` that nothing
+            has, options that do nothing, a place that is taken.
     """
     place = Path(out).expanduser()
     check_place(place, overwrite=overwrite, signs=SIGNS)
     _check_options(dtype, sample is not None, keep, keep_above)
-    directory = hub.find_model(model)
-    _check_model(directory)
     say("loading")
-    tokenizer = load_tokenizer(directory)
-    wide = T5ForConditionalGeneration.from_pretrained(directory, dtype="float32")
+    subject = _subject(hub.find_model(model), sample)
+    wide = subject.load("float32")
     before = sum(tensor.nbytes for tensor in wide.hub_state().values())
-    pairs = None if sample is None else Pairs.of(tokenizer, *sample)
-    threshold = KEEP_ABOVE if keep_above is None else keep_above
     if dtype == "bfloat16":
-        narrow, products, costs, differences = _in_bfloat16(wide, directory, tokenizer, pairs, say)
+        found = _in_bfloat16(subject, wide, say)
     else:
-        narrow, products, costs, differences = _in_int8(wide, tokenizer, pairs, keep, threshold, say)
+        found = _in_int8(subject, wide, keep, KEEP_ABOVE if keep_above is None else keep_above, say)
     say("writing")
     with new_directory(place, overwrite=overwrite, signs=SIGNS) as temporary:
-        narrow.save_pretrained(temporary)
-        tokenizer.save_pretrained(temporary)
+        found.model.save_pretrained(temporary)
+        subject.save_tokenizer(temporary)
         result = Quantization(
             str(model),
             dtype,
             before,
             (temporary / hub.WEIGHTS).stat().st_size,
-            products,
-            0 if pairs is None else len(pairs.sources),
-            0 if pairs is None else sum(len(ids) for ids in pairs.target_ids),
-            costs,
-            differences,
+            found.products,
+            subject.rows,
+            subject.unit,
+            subject.units,
+            found.costs,
+            found.differences,
         )
         hub.write_json(temporary / NUMBERS, asdict(result))
     return result
 
 
-_Found = tuple[T5ForConditionalGeneration, list[Product], list[Cost], list[Difference]]
+@dataclass(frozen=True)
+class _Narrowed:
+    """A model in low precision, and what was found on the way."""
+
+    model: PretrainedModel
+    products: Sequence[Product] = ()
+    costs: Sequence[Cost] = ()
+    differences: Sequence[Difference] = ()
 
 
-def _in_bfloat16(
-    wide: T5ForConditionalGeneration,
-    directory: Path,
-    tokenizer: AnyT5Tokenizer,
-    pairs: Pairs | None,
-    say: Callable[[str], object],
-) -> _Found:
-    narrow = T5ForConditionalGeneration.from_pretrained(directory, dtype="bfloat16")
-    if pairs is None:
-        return narrow, [], [], []
+def _in_bfloat16(subject: Subject, wide: PretrainedModel, say: Callable[[str], object]) -> _Narrowed:
+    narrow = subject.load("bfloat16")
+    if not subject.rows:
+        return _Narrowed(narrow)
     say("measuring float32")
-    exact = measure(wide, tokenizer, pairs)
+    exact = subject.measure(wide)
     say("measuring bfloat16")
-    measured = measure(narrow, tokenizer, pairs)
-    costs = [cost("float32", exact, exact, pairs), cost("bfloat16", measured, exact, pairs)]
-    return narrow, [], costs, _differences(measured, exact, pairs)
+    measured = subject.measure(narrow)
+    costs = [subject.cost("float32", exact, exact), subject.cost("bfloat16", measured, exact)]
+    return _Narrowed(narrow, (), costs, subject.differences(measured, exact))
 
 
 def _in_int8(
-    wide: T5ForConditionalGeneration,
-    tokenizer: AnyT5Tokenizer,
-    pairs: Pairs | None,
+    subject: Subject,
+    wide: PretrainedModel,
     keep: Sequence[str],
     threshold: float,
     say: Callable[[str], object],
-) -> _Found:
+) -> _Narrowed:
     """The model in int8, which takes the place of the float32 one, but for what is named or loses too much."""
     wide.fold()
     kept = _matching(wide, keep)
-    if pairs is None:
+    if not subject.rows:
         products = _listed(wide, {}, kept)
-        return _kept_in(wide, kept), products, [], []
-    say("measuring float32, and each product in int8")
+        return _Narrowed(_kept_in(wide, kept), products)
+    say("measuring each product in int8")
     with product_errors(wide) as errors:
-        exact = measure(wide, tokenizer, pairs)
+        subject.watch(wide)
+    say("measuring float32")
+    exact = subject.measure(wide)
     kept |= {product for product, error in errors.items() if error > threshold}
     products = _listed(wide, errors, kept)
-    costs = [cost("float32", exact, exact, pairs)]
+    costs = [subject.cost("float32", exact, exact)]
     name = "int8"
     if kept:
         say("measuring int8 throughout")
-        throughout = measure(copy.deepcopy(wide).quantize(), tokenizer, pairs)
-        costs.append(cost("int8 throughout", throughout, exact, pairs))
+        throughout = subject.measure(copy.deepcopy(wide).quantize())
+        costs.append(subject.cost("int8 throughout", throughout, exact))
         name = f"int8, {len(kept)} of {len(products)} products in bfloat16"
     narrow = _kept_in(wide, kept)
     say(f"measuring {name}")
-    measured = measure(narrow, tokenizer, pairs)
-    costs.append(cost(name, measured, exact, pairs))
-    return narrow, products, costs, _differences(measured, exact, pairs)
+    measured = subject.measure(narrow)
+    costs.append(subject.cost(name, measured, exact))
+    return _Narrowed(narrow, products, costs, subject.differences(measured, exact))
 
 
-def _kept_in(model: T5ForConditionalGeneration, products: set[str]) -> T5ForConditionalGeneration:
+def _kept_in(model: PretrainedModel, products: set[str]) -> PretrainedModel:
     layers = model.products()
     return model.quantize(keep=[layers[product][0] for product in products])
 
@@ -223,11 +216,6 @@ def _listed(model: PretrainedModel, errors: Mapping[str, float], kept: set[str])
     return sorted(found, key=lambda product: -(product.error or 0.0))
 
 
-def _differences(measured: Measured, exact: Measured, pairs: Pairs) -> list[Difference]:
-    rows = zip(pairs.sources, exact.texts, measured.texts, pairs.targets, strict=True)
-    return [Difference(*row) for row in rows if row[1] != row[2]]
-
-
 def _check_options(dtype: str, sampled: bool, keep: Sequence[str], keep_above: float | None) -> None:
     if dtype == "bfloat16" and (keep or keep_above is not None):
         raise UserError("keep and keep_above say what stays bfloat16 in an int8 model: leave them out")
@@ -237,14 +225,24 @@ def _check_options(dtype: str, sampled: bool, keep: Sequence[str], keep_above: f
         raise UserError(f"keep_above={keep_above} must be a share of an output's size, 0 or more")
 
 
-def _check_model(directory: Path) -> None:
-    config = hub.read_json(directory / hub.CONFIG)
-    where = str(directory / hub.CONFIG)
-    kind, architecture = config.get("model_type"), str((config.get("architectures") or [""])[0])
-    if kind not in KINDS or architecture.endswith(_HEADS):
+def _subject(directory: Path, sample: Sample | None) -> Subject:
+    """Raises:
+    UserError: a model that is not measured here, or that is int8 already.
+    """
+    if (directory / GENERATOR).is_dir():
         raise UserError(
-            f"{directory} holds {architecture or f'a model of type {kind!r}'}, which writes no text: load it in "
-            'Python with dtype="int8" and call save_pretrained'
+            f"{directory} is a pair: load it in Python, ElectraForConditionalGeneration.from_pretrained(…, "
+            'dtype="int8"), and call save_pretrained'
         )
-    if stored_int8.is_marked(config, where):
+    config = hub.read_json(directory / hub.CONFIG)
+    if stored_int8.is_marked(config, str(directory / hub.CONFIG)):
         raise UserError(f"{directory} is int8 already: quantise the model that it was made from")
+    kind, architecture = config.get("model_type"), str((config.get("architectures") or [""])[0])
+    if kind in KINDS and not architecture.endswith(_HEADS):
+        return T5Subject(directory, sample)
+    if architecture in MODELS:
+        return ElectraSubject(directory, architecture, sample)
+    raise UserError(
+        f"{directory} holds {architecture or f'a model of type {kind!r}'}, of which no predictions are measured: "
+        'load it in Python with dtype="int8" and call save_pretrained'
+    )

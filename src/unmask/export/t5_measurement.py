@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,15 +13,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unmask.errors import UserError
+from unmask.export.cost import Cost, Difference, Sample, loss_change
 from unmask.nn.losses import CHUNK_ROWS
 from unmask.nn.ragged import Layout
-from unmask.t5.byte_tokenizer import AnyT5Tokenizer
+from unmask.t5.byte_tokenizer import AnyT5Tokenizer, load_tokenizer
 from unmask.t5.model import T5ForConditionalGeneration
 from unmask.t5.writing import T5Writer, encode_with_end
 
 #: Tokens of a text that are read, `</s>` included, and of a target that are scored.
 LONGEST = 512
-_RESAMPLES = 1000
 #: Pairs whose loss is computed together, of similar length.
 BATCH_PAIRS = 16
 
@@ -59,43 +60,60 @@ class Measured:
     texts: list[str]
 
 
-@dataclass(frozen=True)
-class Cost:
-    """A model beside the float32 one, on the same pairs.
+class T5Subject:
+    """A T5 that writes."""
 
-    Attributes:
-        name: what the model is called in the report.
-        loss: in nats a target token.
-        change: of the loss, from float32, with its 95 % paired bootstrap interval (low, high).
-        identical: the share of texts that are float32's.
-        chrf: of the texts against float32's, 0 to 100.
-        target_chrf: of the texts against the targets.
-    """
+    unit = "target token"
 
-    name: str
-    loss: float
-    change: float
-    low: float
-    high: float
-    identical: float
-    chrf: float
-    target_chrf: float
+    def __init__(self, directory: Path, sample: Sample | None) -> None:
+        self.directory, self.tokenizer = directory, load_tokenizer(directory)
+        self.pairs = None
+        if sample is not None:
+            if sample.targets is None:
+                raise UserError("a T5 is measured on pairs, these rows have no targets: name their column")
+            self.pairs = Pairs.of(self.tokenizer, sample.sources, sample.targets)
+
+    @property
+    def units(self) -> int:
+        return 0 if self.pairs is None else sum(len(ids) for ids in self.pairs.target_ids)
+
+    @property
+    def rows(self) -> int:
+        return 0 if self.pairs is None else len(self.pairs.sources)
+
+    def load(self, dtype: str) -> T5ForConditionalGeneration:
+        return T5ForConditionalGeneration.from_pretrained(self.directory, dtype=dtype)
+
+    def watch(self, model: T5ForConditionalGeneration) -> None:
+        losses(model, self._pairs)
+
+    def measure(self, model: T5ForConditionalGeneration) -> Measured:
+        return measure(model, self.tokenizer, self._pairs)
+
+    def cost(self, name: str, measured: Measured, exact: Measured) -> Cost:
+        return cost(name, measured, exact, self._pairs)
+
+    def differences(self, measured: Measured, exact: Measured) -> list[Difference]:
+        pairs = self._pairs
+        rows = zip(pairs.sources, exact.texts, measured.texts, pairs.targets, strict=True)
+        return [Difference(*row) for row in rows if row[1] != row[2]]
+
+    def save_tokenizer(self, directory: Path) -> None:
+        self.tokenizer.save_pretrained(directory)
+
+    @property
+    def _pairs(self) -> Pairs:
+        assert self.pairs is not None
+        return self.pairs
 
 
 def cost(name: str, measured: Measured, float32: Measured, pairs: Pairs) -> Cost:
     """What a model loses against the float32 one."""
     tokens = np.array([len(ids) for ids in pairs.target_ids])
-    change = measured.losses - float32.losses
-    # Resampled with the same seed each time: the same file gives the same report.
-    draws = np.random.default_rng(0).integers(0, len(tokens), (_RESAMPLES, len(tokens)))
-    low, high = np.quantile(change[draws].sum(1) / tokens[draws].sum(1), [0.025, 0.975])
     same = [a == b for a, b in zip(measured.texts, float32.texts, strict=True)]
     return Cost(
         name,
-        loss=float(measured.losses.sum() / tokens.sum()),
-        change=float(change.sum() / tokens.sum()),
-        low=float(low),
-        high=float(high),
+        loss_change(measured.losses, float32.losses, tokens),
         identical=sum(same) / len(same),
         chrf=_chrf(measured.texts, float32.texts),
         target_chrf=_chrf(measured.texts, pairs.targets),
