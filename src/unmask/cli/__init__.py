@@ -26,6 +26,7 @@ for name, summary in {
     "pretrain": "Pre-train a model from raw text; the same command again continues a stopped run.",
     "finetune": "Fine-tune a model on a task: text to text (T5) or classification (ELECTRA).",
     "evaluate": "Score a fine-tuned model on a task's held-out rows, beside simple baselines.",
+    "compare": "Compare pre-training objectives at equal compute, with the spread over seeds.",
     "generate": "Write text with a model.",
     "fill": "Show what a model puts into gaps, and which tokens ELECTRA suspects.",
     "quantize": "Write a model in int8 or bfloat16, and report what that costs.",

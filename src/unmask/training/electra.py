@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -18,6 +19,7 @@ from unmask.data.stream import EvaluationBatches, TrainingBatches
 from unmask.electra import flops
 from unmask.electra.baselines import AllTokensMaskedLM, MaskedLMLosses, masked_lm_step
 from unmask.electra.config import ElectraConfig, generator_config
+from unmask.electra.electric import Electric, ElectricLosses
 from unmask.electra.model import ElectraForMaskedLM, ElectraForPreTraining
 from unmask.electra.pair import DISCRIMINATOR, DISCRIMINATOR_WEIGHT, GENERATOR, ElectraPair
 from unmask.electra.sharing import check_sizes, standing_alone
@@ -29,7 +31,10 @@ from unmask.training.batches import to_layout, to_tensor
 from unmask.training.family import Pretraining
 from unmask.training.health import Health, grace_steps
 from unmask.training.loop import Batch, Loss, step_seed
-from unmask.training.recipe import PretrainRecipe
+from unmask.training.recipe import ElectraObjective, PretrainRecipe
+
+#: How many models read each token of a batch, of which a log's rate counts each.
+PASSES: dict[ElectraObjective, int] = {"replaced-tokens": 2, "masked-lm": 1, "all-tokens": 2, "electric": 3}
 
 
 class Losses(Protocol):
@@ -76,14 +81,12 @@ class Objective:
         model: everything that is trained.
         step: (batch, seed of the sampling, temperature) → what it measured.
         total: of that, the loss to minimise.
-        passes: how many models read each token, for the rate that is shown.
         save: writes what is kept, without the tokenizer, and returns where a tokenizer belongs.
     """
 
     model: nn.Module
     step: Callable[[Inputs, int, float], Any]
     total: Callable[[Any], Tensor]
-    passes: int
     save: Callable[[Path], list[Path]]
 
 
@@ -95,8 +98,13 @@ def electra_pretraining(
     Raises:
         UserError: settings or a given generator that do not fit, or too little data.
     """
-    make = {"replaced-tokens": _replaced_tokens, "masked-lm": _masked_lm, "all-tokens": _all_tokens}
-    objective = make[recipe.chosen("objective", "replaced-tokens")](recipe, tokenizer)
+    make = {
+        "replaced-tokens": _replaced_tokens,
+        "masked-lm": _masked_lm,
+        "all-tokens": _all_tokens,
+        "electric": _electric,
+    }
+    objective, passes = make[recipe.electra_objective](recipe, tokenizer), PASSES[recipe.electra_objective]
     objective.model.to(device)
     temperatures = temperature_ramp(recipe)
     held_out = held_out_batches(recipe, shards, tokenizer)
@@ -106,7 +114,7 @@ def electra_pretraining(
 
     def loss_of(batch: Batch, step: int) -> Loss:
         out = measured(batch, step_seed(recipe.seed, "sampling", step), temperatures.at(step))
-        return Loss(objective.total(out), out.metrics(), objective.passes * len(batch["tokens"]))
+        return Loss(objective.total(out), out.metrics(), passes * len(batch["tokens"]))
 
     def evaluate() -> dict[str, float]:
         seeds = (step_seed(recipe.seed, "held-out sampling", k) for k in range(len(held_out)))
@@ -199,8 +207,9 @@ def filler_config(recipe: PretrainRecipe, config: ElectraConfig) -> ElectraConfi
 def step_flops(recipe: PretrainRecipe, tokenizer: ElectraTokenizer) -> Callable[[Batch], int]:
     """Batch → floating-point operations of a training step on it (`unmask.electra.flops`)."""
     config = model_config(recipe, tokenizer)
-    objective = recipe.chosen("objective", "replaced-tokens")
+    objective = recipe.electra_objective
     generator = None if objective == "masked-lm" else filler_config(recipe, config)
+    special = sorted(tokenizer.special_ids)
 
     def of(batch: Batch) -> int:
         lengths, drawn = batch["lengths"].tolist(), len(batch["drawn"])
@@ -208,6 +217,9 @@ def step_flops(recipe: PretrainRecipe, tokenizer: ElectraTokenizer) -> Callable[
             return flops.masked_lm_flops(config, lengths, drawn)
         if objective == "all-tokens":
             return flops.all_tokens_flops(generator, config, lengths, drawn)
+        if objective == "electric":
+            ordinary = int((~np.isin(batch["tokens"], special)).sum())
+            return flops.electric_flops(generator, config, lengths, ordinary, drawn)
         frozen = recipe.chosen("freeze_generator", False)
         return flops.replaced_token_flops(generator, config, lengths, drawn, frozen=frozen)
 
@@ -231,7 +243,6 @@ def _replaced_tokens(recipe: PretrainRecipe, tokenizer: ElectraTokenizer) -> Obj
             *inputs.arguments(), noise_seed=seed, temperature=temperature
         ),
         lambda losses: losses.loss(weight),
-        2,
         save,
     )
 
@@ -265,7 +276,7 @@ def _masked_lm(recipe: PretrainRecipe, tokenizer: ElectraTokenizer) -> Objective
     def step(inputs: Inputs, seed: int, temperature: float) -> MaskedLMLosses:
         return masked_lm_step(model, *inputs.arguments())
 
-    return Objective(model, step, lambda losses: losses.loss(), 1, _saver(lambda: model))
+    return Objective(model, step, lambda losses: losses.loss(), _saver(lambda: model))
 
 
 def _all_tokens(recipe: PretrainRecipe, tokenizer: ElectraTokenizer) -> Objective:
@@ -280,9 +291,30 @@ def _all_tokens(recipe: PretrainRecipe, tokenizer: ElectraTokenizer) -> Objectiv
             *inputs.arguments(), noise_seed=seed, temperature=temperature
         ),
         lambda losses: losses.loss(weight),
-        2,
         _saver(lambda: standing_alone(both.model)),
     )
+
+
+def _electric(recipe: PretrainRecipe, tokenizer: ElectraTokenizer) -> Objective:
+    config = model_config(recipe, tokenizer)
+    both = Electric(filler_config(recipe, config), config)
+    weight, rate = (
+        recipe.chosen("discriminator_weight", DISCRIMINATOR_WEIGHT),
+        recipe.chosen("mask_rate", 0.15),
+    )
+    special = torch.tensor(sorted(tokenizer.special_ids))
+
+    def step(inputs: Inputs, seed: int, temperature: float) -> ElectricLosses:
+        ordinary = (~torch.isin(inputs.tokens, special.to(inputs.tokens.device))).nonzero()[:, 0]
+        return both.step(
+            inputs.tokens, inputs.drawn, ordinary, inputs.layout, inputs.types, rate=rate, noise_seed=seed
+        )
+
+    def save(directory: Path) -> list[Path]:
+        both.energy.save_pretrained(directory / DISCRIMINATOR)
+        return [directory, directory / DISCRIMINATOR]
+
+    return Objective(both, step, lambda losses: losses.loss(weight), save)
 
 
 def _saver(model: Callable[[], ElectraForMaskedLM]) -> Callable[[Path], list[Path]]:
