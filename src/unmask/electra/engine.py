@@ -190,10 +190,11 @@ class ElectraEngine:
         *,
         firsts: bool,
     ) -> Tensor:
-        found, starts = [], layout.starts.tolist()
+        found, first = [], 0
         for begin, end in _runs(layout.lengths, FUSED_TOKENS):
             lengths = layout.lengths[begin:end]
-            rows = slice(starts[begin], starts[begin] + sum(lengths))
+            rows = slice(first, first + sum(lengths))
+            first = rows.stop
             x = self._embed(ids[rows], None if types is None else types[rows], positions[rows])
             found.append(fused(x, lengths, firsts=firsts))
         return (found[0] if len(found) == 1 else torch.cat(found)).to(self.type)

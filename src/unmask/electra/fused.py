@@ -7,7 +7,6 @@ padded, nothing sorted, and the bits of a text's result depend on that text alon
 
 from __future__ import annotations
 
-import ctypes
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -299,16 +298,15 @@ def _encode(table: Any) -> None:
 
 
 @cache
-def _compiled() -> int:
-    """The address of the layers as a C function; compiled once a machine, kept on disk."""
+def _compiled() -> Any:
+    """The layers as a C function; compiled once a machine, kept on disk. Freed code must not run: it is kept."""
     version = version_of(fused_attention)
 
     def encode(address: Any) -> None:
         if version >= 0:
             _encode(carray(address, (_SIZE,), np.int64))
 
-    compiled = cfunc("void(voidptr)", cache=True)(encode)
-    return ctypes.cast(compiled.ctypes, ctypes.c_void_p).value or 0
+    return cfunc("void(voidptr)", cache=True)(encode)
 
 
 @dataclass(frozen=True, slots=True)
@@ -410,7 +408,7 @@ class FusedEncoder:
         table[_PIECES], table[_PIECE_COUNT] = pieces.ctypes.data, len(pieces) - 1
         table[_NEXT], table[_ALONE], table[_LONGEST] = following.ctypes.data, alone, longest
         table[_FIRSTS] = result.data_ptr() if firsts else 0
-        threads.run(_compiled(), table)
+        threads.run(_compiled().address, table)
         return result
 
 

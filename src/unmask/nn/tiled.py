@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 from functools import cache
 from pathlib import Path
@@ -60,16 +59,15 @@ def _whole(table: Any) -> None:
 
 
 @cache
-def _compiled() -> int:
-    """The address of the product as a C function; compiled once a machine, kept on disk."""
+def _compiled() -> Any:
+    """The product as a C function; compiled once a machine, kept on disk. Freed code must not run: it is kept."""
     version = version_of()
 
     def whole(address: Any) -> None:
         if version >= 0:
             _whole(carray(address, (_SIZE,), np.int64))
 
-    compiled = cfunc("void(voidptr)", cache=True)(whole)
-    return ctypes.cast(compiled.ctypes, ctypes.c_void_p).value or 0
+    return cfunc("void(voidptr)", cache=True)(whole)
 
 
 class Tiled:
@@ -104,5 +102,5 @@ class Tiled:
             self.activation,
             scratch.data_ptr(),
         )
-        threads.run(_compiled(), table)
+        threads.run(_compiled().address, table)
         return out

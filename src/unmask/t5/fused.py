@@ -11,7 +11,6 @@ order).
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -85,9 +84,7 @@ class FusedWeights:
 
 def usable(widths: Sequence[int], activation: str) -> bool:
     """Whether this processor and these inputs' widths allow it."""
-    return (
-        tiles.available() and all(width % 2 == 0 for width in widths) and activation in ACTIVATIONS
-    )
+    return tiles.available() and all(width % 2 == 0 for width in widths) and activation in ACTIVATIONS
 
 
 # The table that compiled code reads: numbers and addresses.
@@ -309,16 +306,15 @@ def _step(table: Any) -> None:
 
 
 @cache
-def _compiled() -> int:
-    """The address of the step as a C function; compiled once a machine, kept on disk."""
+def _compiled() -> Any:
+    """The step as a C function; compiled once a machine, kept on disk. Freed code must not run: it is kept."""
     version = version_of(fused_attention)
 
     def step(address: Any) -> None:
         if version >= 0:
             _step(carray(address, (_SIZE,), np.int64))
 
-    compiled = cfunc("void(voidptr)", cache=True)(step)
-    return ctypes.cast(compiled.ctypes, ctypes.c_void_p).value or 0
+    return cfunc("void(voidptr)", cache=True)(step)
 
 
 class FusedLayers:
@@ -331,7 +327,7 @@ class FusedLayers:
         self.weights = weights
         self.capacity = _filled_up(capacity)
         self.padded_width = _filled_up(engine.head_width)
-        self.function = _compiled()
+        self.function = _compiled().address
         # Keys and values are most of what a step reads once rows are many.
         self.type = torch.float32 if engine.precision == "float32" else torch.float16
         self._add_source(source, layout)
