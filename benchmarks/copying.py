@@ -17,7 +17,6 @@ import os
 import statistics
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any

@@ -28,13 +28,47 @@ CORPORA = {"en.openstax-ccby": 1, "en.factbook": 1, "en.wikitext2-valid": 1, "en
 SHORTEST, LONGEST = 30, 240
 #: Wikipedia's text as wikisplit has it, cut into tokens, is scarce: each sentence is damaged in so many ways.
 WAYS = 5
-PAIRS, TEST_ROWS = 240_000, 2_000
+PAIRS, SHUFFLED = 240_000, 50_000
+TEST_ROWS, SHUFFLED_TEST = 2_000, 500
 #: Of the words of a text, this share is damaged.
 DAMAGED = 0.12
 #: Words that a reader can put back.
 SMALL_WORDS = frozenset(
-    "a an and are as at be by for from had has have he her his in is it its of on or that the their they this to was "
-    "were which with".split()
+    [
+        "a",
+        "an",
+        "and",
+        "are",
+        "as",
+        "at",
+        "be",
+        "by",
+        "for",
+        "from",
+        "had",
+        "has",
+        "have",
+        "he",
+        "her",
+        "his",
+        "in",
+        "is",
+        "it",
+        "its",
+        "of",
+        "on",
+        "or",
+        "that",
+        "the",
+        "their",
+        "they",
+        "this",
+        "to",
+        "was",
+        "were",
+        "which",
+        "with",
+    ]
 )
 _SENTENCE_END = re.compile(r"(?<=[.!?]) +(?=[\"'A-Z])|\n+")
 
@@ -72,6 +106,16 @@ def sentences(text: str) -> Iterator[str]:
         sentence = " ".join(sentence.split())
         if SHORTEST <= len(sentence) <= LONGEST:
             yield sentence
+
+
+def shuffled(texts: list[str], seed: int) -> list[tuple[str, str]]:
+    """Up to 16 words of each text in random order, to be written as they are: only copying helps."""
+    pairs = []
+    for number, text in enumerate(texts):
+        rng = generator(seed, "shuffled words", number)
+        words = rng.permutation(text.split(" "))[: rng.integers(3, 17)]
+        pairs.append((" ".join(words), " ".join(words)))
+    return pairs
 
 
 def documents(data: Path, name: str, every: int) -> Iterator[tuple[str, str]]:
@@ -133,6 +177,11 @@ def write(data: Path, out: Path, seed: int = 0) -> None:
         "train": damaged(train[:PAIRS], "damage of training", seed),
         "test": damaged(sorted(set(test), key=test.index)[:TEST_ROWS], "damage of the test", seed),
     }
+    write_task(
+        out,
+        "shuffled",
+        {"train": shuffled(train[-SHUFFLED:], seed), "test": shuffled(test[:SHUFFLED_TEST], seed + 1)},
+    )
     write_task(out, "correction", correction)
     write_task(out, "wikisplit", {"train": split_train, "test": read_wikisplit(data, "dev")})
     print(
