@@ -24,6 +24,7 @@ STAGES = [
     "03-before-exact-duplicates",
     "05-before-duplicate-lines",
     "08-near-duplicates-pairs",
+    "10-write",
 ]
 
 

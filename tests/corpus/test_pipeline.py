@@ -13,7 +13,7 @@ import pytest
 
 pytest.importorskip("datatrove", reason="needs the extra corpus: pip install 'unmask[corpus]'")
 
-from unmask.corpus import duplicates, executors, intake
+from unmask.corpus import duplicates, executors, intake, pipeline
 from unmask.corpus.executors import in_this_process
 from unmask.corpus.pipeline import Corpus, make_corpus
 from unmask.corpus.reading import Layout, read_documents
@@ -325,6 +325,23 @@ def test_killed_while_publishing(many: list[str], tmp_path: Path, monkeypatch: p
         make_corpus(many, out, EVERY_STAGE, in_this_process)
     assert (out / "train").is_dir()
     monkeypatch.setattr(Path, "rename", rename)
+    make_corpus(many, out, EVERY_STAGE, in_this_process)
+    assert contents(out) == contents(tmp_path / "whole")
+
+
+def test_what_a_killed_writer_began_is_not_published(
+    many: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_corpus(many, tmp_path / "whole", EVERY_STAGE, in_this_process)
+
+    def killed(*_: object) -> None:
+        raise Killed
+
+    out = tmp_path / "out"
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(pipeline, "_publish", killed)
+        make_corpus(many, out, EVERY_STAGE, in_this_process)
+    (out / ".work" / "output" / "train" / ".part-00000.jsonl.gz.abc.part").write_bytes(b"half")
     make_corpus(many, out, EVERY_STAGE, in_this_process)
     assert contents(out) == contents(tmp_path / "whole")
 

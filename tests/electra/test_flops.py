@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from unmask.electra import flops
 from unmask.electra.baselines import AllTokensMaskedLM, masked_lm_step
 from unmask.electra.config import ElectraConfig, generator_config
+from unmask.electra.electric import Electric
 from unmask.electra.model import ElectraForMaskedLM
 from unmask.electra.pair import ElectraPair
 from unmask.nn.ragged import Layout
@@ -68,6 +69,15 @@ def test_all_tokens() -> None:
     layout = Layout.of(LENGTHS)
     found = counted(lambda: both.step(TOKENS, TOKENS, DRAWN, layout, noise_seed=0).loss())
     assert found == flops.all_tokens_flops(GENERATOR, CONFIG, LENGTHS, len(DRAWN))
+
+
+def test_electric() -> None:
+    both = Electric(GENERATOR, CONFIG)
+    ordinary = torch.arange(1, 80)
+    found = counted(
+        lambda: both.step(TOKENS, DRAWN[1:], ordinary, Layout.of(LENGTHS), rate=0.15, noise_seed=0).loss(50.0)
+    )
+    assert found == flops.electric_flops(GENERATOR, CONFIG, LENGTHS, len(ordinary), len(DRAWN) - 1)
 
 
 def test_sequences_of_unlike_length_count_without_padding() -> None:

@@ -134,6 +134,26 @@ def test_the_engine_multiplies_what_is_kept_in_bfloat16() -> None:
     assert 4 * errors[0] < errors[1]
 
 
+def test_so_does_its_decoder() -> None:
+    wide, int8, kept = (made(d_model=64, d_kv=16, d_ff=128) for _ in range(3))
+    int8.quantize()
+    # All but the encoder, which is int8's in both.
+    decoders = [name for product in _folded_names(kept) for name in product if not name.startswith("encoder")]
+    kept.quantize(decoders)
+    sources = torch.randint(2, 61, (60, 6), generator=torch.Generator().manual_seed(4))
+    errors = []
+    for model in (kept, int8):
+        found = model.generate(sources, max_new_tokens=1, return_scores=True)
+        expected = wide.score(sources, found.sequences[:, 1:].tolist())
+        errors.append(float((found.sequence_scores - expected).square().mean()))
+    assert 2 * errors[0] < errors[1], errors
+
+
+def _folded_names(model: T5ForConditionalGeneration) -> list[list[str]]:
+    model.fold()
+    return list(model.products().values())
+
+
 def _folded(form: str) -> T5ForConditionalGeneration:
     model = made(feed_forward_proj=form)
     model.fold()

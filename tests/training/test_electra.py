@@ -17,7 +17,8 @@ from torch import Tensor
 from unmask.data.shards import Shards
 from unmask.electra.baselines import AllTokensMaskedLM
 from unmask.electra.config import SHAPES, generator_config
-from unmask.electra.model import ElectraForMaskedLM
+from unmask.electra.electric import score_texts
+from unmask.electra.model import ElectraForMaskedLM, ElectraForPreTraining
 from unmask.electra.pair import DISCRIMINATOR_WEIGHT, ElectraPair
 from unmask.electra.tokenizer import ElectraTokenizer
 from unmask.errors import UserError
@@ -159,6 +160,28 @@ def test_baselines_end_as_a_masked_lm(
     ids = torch.tensor([[2, 10, 11, 12, 3]])
     torch.testing.assert_close(ours(ids).logits, theirs(ids).logits, atol=1e-4, rtol=0)
     assert ElectraTokenizer.from_pretrained(directory).vocab_size == ours.config.vocab_size
+
+
+def test_electric_ends_as_an_energy_model(run: Run, tmp_path: Path) -> None:
+    directory = run(tmp_path, steps=30, objective="electric")
+    lines = read_metrics(tmp_path / "metrics.jsonl")
+    assert set(lines[0]) - {"step", "kind"} == {
+        "noise_loss",
+        "energy_loss",
+        "energy_accuracy",
+        "energy_recall",
+    }
+    assert lines[-1]["noise_loss"] < lines[0]["noise_loss"]
+    theirs, report = transformers.ElectraForPreTraining.from_pretrained(
+        directory / "discriminator", output_loading_info=True
+    )
+    assert not any(report.values()), report
+    tokenizer = ElectraTokenizer.from_pretrained(directory)
+    (score,) = score_texts(
+        ElectraForPreTraining.from_pretrained(directory / "discriminator"), tokenizer, ["abak bdel"]
+    )
+    ids = torch.tensor(tokenizer("abak bdel")["input_ids"])[None]
+    assert score == pytest.approx(-theirs(ids).logits[0, 1:-1].sum().item(), abs=1e-4)
 
 
 def test_masked_lm_by_hand(made: Make) -> None:
@@ -503,6 +526,7 @@ def test_flops_of_a_recipe(shards: Shards, tokenizer: ElectraTokenizer, trained:
         ),
         ({"objective": "masked-lm", "temperature": 0.5}, "temperature means nothing to the objective"),
         ({"objective": "all-tokens", "generator": "x"}, "generator means nothing to the objective"),
+        ({"objective": "electric", "tied": True}, "tied means nothing to the objective 'electric'"),
         ({"freeze_generator": True}, "freeze_generator needs a trained one"),
         (
             {"generator": "x", "freeze_generator": True, "embedding_sharing": "shared"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
@@ -77,6 +78,7 @@ def generate(
         rounds: passes that fill the masks; default: 8.
         revisions: how often the worst quarter is written again; default: 2.
     """
+    _keep_few_kernels()
     from unmask.tasks.generation import LineWriter
     from unmask.tasks.writing import job_settings, load_writer
 
@@ -115,6 +117,15 @@ def generate(
     else:
         job.to_file(source, out)
     lines.say_what_was_cut()
+
+
+def _keep_few_kernels() -> None:
+    """Have PyTorch keep few of the kernels that oneDNN compiles, one for each number of rows.
+
+    They hold up to a megabyte each, it keeps 1,024, and batches of texts hardly ever have as many tokens twice.
+    """
+    for name in ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"):
+        os.environ.setdefault(name, "16")
 
 
 def _source(inputs: list[Path] | None, text: list[str] | None, column: str | None) -> GivenTexts | TextFiles:

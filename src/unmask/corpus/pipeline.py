@@ -153,6 +153,9 @@ def _publish(out: Path, claim: dict[str, Any], ledgers: Iterator[Ledger]) -> Cor
     finished = {"claim": claim, "ledger": Ledger.total(ledgers).as_json()}
     for split in SPLITS:
         made = out / WORK / "output" / split
+        # What a killed writer had begun: its task was done again under another name.
+        for unfinished in made.glob(".*"):
+            unfinished.unlink()
         if made.exists() and any(made.iterdir()):
             made.rename(out / split)
     hub.write_json(out / MANIFEST, finished)

@@ -1,5 +1,8 @@
 """ELECTRA's encoder arranged for inference on a CPU: packed weights, no padding, work in pieces that fit a cache.
 
+Where the processor has what it takes, the layers are one compiled function (`unmask.electra.fused`); elsewhere,
+and in bfloat16, PyTorch's operations do it.
+
 What the arrangement does (all of it exact but for rounding):
 - Query, key and value are one product; the scores' scale is multiplied into the query's matrix.
 - Segment 0 is added to the position table, once.
@@ -13,7 +16,7 @@ The result of a text does not depend on its batch, bit by bit in float32 and int
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -30,12 +33,16 @@ from unmask.nn.linear import PackedLinear, QuantizedLinear, pack, pack_int8
 from unmask.nn.ragged import Layout
 
 if TYPE_CHECKING:
+    from unmask.electra.fused import FusedEncoder, FusedLayer
     from unmask.electra.model import ElectraEncoder
+    from unmask.nn.tiles import Panels
 
 #: Tokens that pass through all layers together: their widest activations (2 MB for electra-small) stay in cache.
 PIECE_TOKENS = 512
 #: Texts above this length go to PyTorch's fused attention; below it, its overhead costs more than it saves.
 PLAIN_LENGTH = 256
+#: Tokens that the compiled function is given at a time: 16 MB of electra-small's hidden states.
+FUSED_TOKENS = 16_384
 
 #: The types of parameters that the engine has products for.
 TYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -94,7 +101,42 @@ class ElectraEngine:
         self.first_type = self.positions + self.types[0]
         self.embedding_norm = _norm(tables.norm)
         self.projection = None if encoder.projection is None else _affine(encoder.projection)
-        self.layers = [self._layer(layer) for layer in encoder.layers]
+        self.fused = self._fused_encoder(encoder)
+        self.layers = [] if self.fused else [self._layer(layer) for layer in encoder.layers]
+
+    def _fused_encoder(self, encoder: ElectraEncoder) -> FusedEncoder | None:
+        """The layers for the compiled function; None where it can't be had or isn't faster."""
+        from unmask.electra import fused
+
+        config = encoder.config
+        if not fused.usable(self.width, self.head_width, config.intermediate_size):
+            return None
+        if self.type == torch.bfloat16 and not _is_quantized(encoder):
+            # The processor's own products of bfloat16 are several times as fast as widened weights.
+            return None
+        activation = ACTIVATIONS[config.hidden_act]
+        layers = [self._fused_layer(layer) for layer in encoder.layers]
+        return fused.FusedEncoder(layers, self.heads, activation, config.layer_norm_eps)
+
+    def _fused_layer(self, layer: Any) -> FusedLayer:
+        from unmask.electra.fused import FusedLayer, FusedLinear
+
+        def linear(*parts: Any, query: bool = False) -> FusedLinear:
+            factors = [self.head_width**-0.5 if query and part is parts[0] else 1.0 for part in parts]
+            bias = torch.cat([part.bias.detach().float() * f for part, f in zip(parts, factors, strict=True)])
+            return FusedLinear(_panels(list(parts), factors), bias)
+
+        def norm(part: Any) -> tuple[Tensor, Tensor]:
+            return part.weight.detach().float().contiguous(), part.bias.detach().float().contiguous()
+
+        return FusedLayer(
+            linear(layer.query, layer.key, layer.value, query=True),
+            linear(layer.attention_output),
+            norm(layer.attention_norm),
+            linear(layer.up),
+            linear(layer.down),
+            norm(layer.feed_forward_norm),
+        )
 
     def _layer(self, layer: Any) -> Layer:
         parts = [layer.query, layer.key, layer.value]
@@ -113,6 +155,8 @@ class ElectraEngine:
 
     def encode(self, ids: Tensor, layout: Layout, types: Tensor | None, positions: Tensor) -> Tensor:
         """(total,) each → (total, hidden_size), in the type of the model's parameters."""
+        if self.fused is not None:
+            return self._run_fused(self.fused, ids, layout, types, positions, firsts=False)
         texts = ByLength.of(layout)
         out = torch.empty(layout.total, self.width)
         for piece, x in self._embedded(texts, ids, types, positions):
@@ -125,6 +169,8 @@ class ElectraEngine:
 
     def first_tokens(self, ids: Tensor, layout: Layout, types: Tensor | None, positions: Tensor) -> Tensor:
         """The hidden state of each text's first token: (total,) each → (batch, hidden_size)."""
+        if self.fused is not None:
+            return self._run_fused(self.fused, ids, layout, types, positions, firsts=True)
         texts = ByLength.of(layout)
         firsts = []
         for piece, x in self._embedded(texts, ids, types, positions):
@@ -133,6 +179,25 @@ class ElectraEngine:
             firsts.append(self._layer_of_firsts(self.layers[-1], x, piece.groups))
         found = torch.cat(firsts)
         return torch.empty_like(found).index_copy_(0, torch.tensor(texts.texts), found).to(self.type)
+
+    def _run_fused(
+        self,
+        fused: FusedEncoder,
+        ids: Tensor,
+        layout: Layout,
+        types: Tensor | None,
+        positions: Tensor,
+        *,
+        firsts: bool,
+    ) -> Tensor:
+        found, first = [], 0
+        for begin, end in _runs(layout.lengths, FUSED_TOKENS):
+            lengths = layout.lengths[begin:end]
+            rows = slice(first, first + sum(lengths))
+            first = rows.stop
+            x = self._embed(ids[rows], None if types is None else types[rows], positions[rows])
+            found.append(fused(x, lengths, firsts=firsts))
+        return (found[0] if len(found) == 1 else torch.cat(found)).to(self.type)
 
     def _embedded(
         self, texts: ByLength, ids: Tensor, types: Tensor | None, positions: Tensor
@@ -183,6 +248,17 @@ class ElectraEngine:
         return layer.feed_forward_norm(layer.down.add(self.activation(layer.up(x)), x))
 
 
+def _runs(lengths: Sequence[int], tokens: int) -> Iterator[tuple[int, int]]:
+    """Runs of whole texts, each of at most so many tokens unless one text has more: from, to."""
+    begin = used = 0
+    for text, length in enumerate(lengths):
+        if used and used + length > tokens:
+            yield begin, text
+            begin, used = text, 0
+        used += length
+    yield begin, len(lengths)
+
+
 def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """softmax(q kᵀ) v of (texts, heads, length, head_width); the query holds the scale."""
     if query.shape[2] > PLAIN_LENGTH:
@@ -202,15 +278,35 @@ def _affine(layer: nn.Module) -> Affine:
 
 def _packed(layers: list[Any], factors: list[float]) -> PackedLinear:
     """One packed matrix out of several that read the same input, each times its factor."""
+    weight, scale, precision = _joined(layers, factors)
+    return pack(weight, precision) if scale is None else pack_int8(weight, scale)
+
+
+def _panels(layers: list[Any], factors: list[float]) -> Panels:
+    """The same for the compiled function."""
+    from unmask.nn import tiles
+
+    weight, scale, precision = _joined(layers, factors)
+    if scale is not None:
+        return tiles.pack_int8(weight, scale)
+    narrow = precision != "float16" or weight.abs().amax() <= torch.finfo(torch.float16).max
+    return tiles.pack(weight, precision if narrow else "float32")
+
+
+def _joined(layers: list[Any], factors: list[float]) -> tuple[Tensor, Tensor | None, str]:
+    """Weight (out, in), scale (out,) of an int8 one, precision."""
     if all(isinstance(layer, QuantizedLinear) for layer in layers):
         scales = [layer.scale * factor for layer, factor in zip(layers, factors, strict=True)]
-        return pack_int8(torch.cat([layer.int8 for layer in layers]), torch.cat(scales))
-    if any(isinstance(layer, Bfloat16Linear) for layer in layers):
-        kept = torch.cat([layer.weight * factor for layer, factor in zip(layers, factors, strict=True)])
-        return pack(kept, _precision(torch.bfloat16))
+        return torch.cat([layer.int8 for layer in layers]), torch.cat(scales), "int8"
     weight = torch.cat([layer.weight.detach().float() * f for layer, f in zip(layers, factors, strict=True)])
+    if any(isinstance(layer, Bfloat16Linear) for layer in layers):
+        return weight, None, _precision(torch.bfloat16)
     kinds = {layer.weight.dtype for layer in layers if not isinstance(layer, QuantizedLinear)}
-    return pack(weight, _precision(kinds.pop()))
+    return weight, None, _precision(kinds.pop())
+
+
+def _is_quantized(encoder: ElectraEncoder) -> bool:
+    return any(isinstance(module, QuantizedLinear) for module in encoder.modules())
 
 
 def _precision(kind: torch.dtype) -> str:

@@ -85,3 +85,22 @@ def all_tokens_flops(
     forward += judging_flops(model, tokens)
     logits = (TRAINED + 1) * output_flops(model, tokens)
     return TRAINED * forward + logits + filling_flops(generator, lengths, drawn, frozen=False)
+
+
+def electric_flops(
+    noise: ElectraConfig, energy: ElectraConfig, lengths: Sequence[int], ordinary: int, drawn: int
+) -> int:
+    """Of a training step of Electric: two towers, q at every ordinary token, noise at the drawn ones.
+
+    Causal attention is counted as the whole rectangle that is computed.
+    """
+    tokens = sum(lengths)
+    joint = 2 * noise.embedding_size * noise.hidden_size
+    tower = encoder_flops(noise, lengths) - (
+        0 if noise.embedding_size == noise.hidden_size else tokens * joint
+    )
+    towers = tokens * joint + 2 * tower + 2 * generator_head_flops(noise, tokens)
+    # q at the text's tokens, made again in the backward pass; at drawn places once to sample and once for q.
+    logits = (TRAINED + 1) * output_flops(noise, ordinary) + 2 * output_flops(noise, drawn)
+    judging = encoder_flops(energy, lengths) + judging_flops(energy, tokens)
+    return TRAINED * (towers + judging) + logits

@@ -87,14 +87,15 @@ class ElectraLayer(nn.Module):
         """(total, hidden_size) → (total, heads, head_width)."""
         return x.view(x.shape[0], self.heads, -1)
 
-    def forward(self, x: Tensor, layout: Layout) -> Tensor:
-        """(total, hidden_size) → (total, hidden_size)."""
+    def forward(self, x: Tensor, layout: Layout, *, causal: bool = False) -> Tensor:
+        """(total, hidden_size) → (total, hidden_size); causal: a token sees itself and what comes before it."""
         mixed = attention(
             self.split(self.query(x)),
             self.split(self.key(x)),
             self.split(self.value(x)),
             layout,
             layout,
+            causal=causal,
             scale=(x.shape[-1] // self.heads) ** -0.5,
             dropout=self.attention_dropout if self.training else 0.0,
         )

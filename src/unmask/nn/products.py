@@ -9,9 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
-from numba import carray, njit, types
-from numba.extending import intrinsic
+from numba import carray, njit
 
 from unmask.nn.threads import pointer, share, wait
 from unmask.nn.tiles import (
@@ -35,12 +33,11 @@ from unmask.nn.tiles import (
     settle,
     squares,
 )
+from unmask.nn.vectors import activate
 
 #: What becomes of a result: written; its activation written; added to what is there; the activation of every
 #: first panel times every second one (weights from `tiles.interleave`).
 STORE, ACTIVATE, ADD, GATE = range(4)
-ACTIVATIONS = {None: 0, "relu": 1, "gelu_tanh": 2, "silu": 3}
-_RELU, _GELU_TANH, _SILU = 1, 2, 3
 
 #: Up to so many rows are prepared by each thread for itself: cheaper than waiting for one another.
 _OWN_ROWS = 8
@@ -69,60 +66,6 @@ _line_bytes = njit(_line_bytes_of)
 def floats(address: int, count: int) -> Any:
     """`count` float32 at an address."""
     return carray(pointer(address), (count,), np.float32)
-
-
-@intrinsic
-def _as_float(typing: Any, bits: Any) -> Any:
-    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-        return builder.bitcast(arguments[0], ir.FloatType())
-
-    return types.float32(types.int32), generate
-
-
-@njit
-def exp(x: Any) -> Any:
-    """e^x to about one unit in the last place, in operations that vectors have (Cephes' expf); 0 below -87."""
-    bounded = min(max(x, np.float32(-87.0)), np.float32(88.0))
-    # Adding and taking away 1.5 · 2²³ rounds to a whole number.
-    shifted = bounded * np.float32(1.44269504088896341) + np.float32(12582912.0)
-    whole = shifted - np.float32(12582912.0)
-    rest = bounded - whole * np.float32(0.693359375) + whole * np.float32(2.12194440e-4)
-    series = np.float32(1.9875691500e-4)
-    series = series * rest + np.float32(1.3981999507e-3)
-    series = series * rest + np.float32(8.3334519073e-3)
-    series = series * rest + np.float32(4.1665795894e-2)
-    series = series * rest + np.float32(1.6666665459e-1)
-    series = series * rest + np.float32(5.0000001201e-1)
-    power = _as_float(np.int32((np.int32(whole) + np.int32(127)) << np.int32(23)))
-    result = (series * rest * rest + rest + np.float32(1.0)) * power
-    return result if x >= np.float32(-87.0) else np.float32(0.0)
-
-
-@njit
-def _activated(kind: int, x: Any) -> Any:
-    if kind == _RELU:
-        return max(x, np.float32(0.0))
-    if kind == _GELU_TANH:
-        # x · (1 + tanh(u)) / 2 = x / (1 + e^(-2u)), u = √(2/π) (x + 0.044715 x³)
-        u = np.float32(0.7978845608028654) * (x + np.float32(0.044715) * x * x * x)
-        return x / (np.float32(1.0) + exp(np.float32(-2.0) * u))
-    if kind == _SILU:
-        return x / (np.float32(1.0) + exp(-x))
-    return x
-
-
-@njit
-def _activate(kind: int, values: Any) -> None:
-    """In place; a loop for each kind, so that each is vector code."""
-    if kind == _RELU:
-        for i in range(values.size):
-            values[i] = _activated(_RELU, values[i])
-    elif kind == _GELU_TANH:
-        for i in range(values.size):
-            values[i] = _activated(_GELU_TANH, values[i])
-    elif kind == _SILU:
-        for i in range(values.size):
-            values[i] = _activated(_SILU, values[i])
 
 
 @njit
@@ -173,6 +116,7 @@ def _deliver(
     int8: bool,
     scales: int,
     offsets: int,
+    bias: int,
     factors: Any,
     first_panel: int,
     outputs: int,
@@ -185,9 +129,9 @@ def _deliver(
 ) -> None:
     """A tile's sums as results in their place."""
     if ending in (ACTIVATE, GATE):
-        _settle_here(sums, rows, panels, int8, scales, offsets, factors, first_row)
+        _settle_here(sums, rows, panels, int8, scales, offsets, bias, factors, first_row)
         if ending == ACTIVATE:
-            _activate(activation, floats(sums, rows * panels * LANES))
+            activate(activation, sums, rows * panels)
     for row in range(rows):
         place = first_row + row
         factor = factors[place]
@@ -199,18 +143,25 @@ def _deliver(
             begin = (first_panel + panel) * LANES
             if ending == GATE:
                 if panel % 2 == 0:
-                    _activate(activation, floats(here, LANES))
+                    activate(activation, here, 1)
                     continue
                 _multiply_into(here - LANES * 4, here)
                 begin = (first_panel + panel) // 2 * LANES
             elif ending != ACTIVATE:
                 beside = panel * LANES * 4
-                if begin + LANES <= outputs:
-                    settle(
-                        int8, ending == ADD, here, scales + beside, offsets + beside, factor, line + begin * 4
-                    )
+                fits = begin + LANES <= outputs
+                settle(
+                    int8,
+                    fits and ending == ADD,
+                    here,
+                    scales + beside,
+                    offsets + beside,
+                    0 if bias == 0 else bias + beside,
+                    factor,
+                    line + begin * 4 if fits else here,
+                )
+                if fits:
                     continue
-                settle(int8, False, here, scales + beside, offsets + beside, factor, here)
             values, to = floats(here, LANES), floats(line + begin * 4, LANES)
             for i in range(min(LANES, outputs - begin)):
                 to[i] = to[i] + values[i] if ending == ADD else values[i]
@@ -218,13 +169,23 @@ def _deliver(
 
 @njit
 def _settle_here(
-    sums: int, rows: int, panels: int, int8: bool, scales: int, offsets: int, factors: Any, first_row: int
+    sums: int,
+    rows: int,
+    panels: int,
+    int8: bool,
+    scales: int,
+    offsets: int,
+    bias: int,
+    factors: Any,
+    first_row: int,
 ) -> None:
     """A tile's sums as float32 results where they are."""
     for row in range(rows):
         for panel in range(panels):
             here, beside = sums + (row * panels + panel) * LANES * 4, panel * LANES * 4
-            settle(int8, False, here, scales + beside, offsets + beside, factors[first_row + row], here)
+            added = 0 if bias == 0 else bias + beside
+            factor = factors[first_row + row]
+            settle(int8, False, here, scales + beside, offsets + beside, added, factor, here)
 
 
 @njit
@@ -247,6 +208,7 @@ def product(
     out: int,
     out_stride: int,
     places: int,
+    bias: int,
     ending: int,
     activation: int,
     scratch: int,
@@ -258,6 +220,7 @@ def product(
         weight: FIELDS numbers of `Panels.line`.
         x: address of (rows, inputs) float32.
         floor: width · eps of the norm that x goes through (its weight and √width are in W), negative for none.
+        bias: address of one float32 an output, whole panels of them; 0: none.
         places: address of each row's place in `out` (int64); 0: row i is at i.
         ending: STORE, ACTIVATE, ADD or GATE.
         scratch: `scratch_bytes`.
@@ -279,7 +242,7 @@ def product(
     for row in range(begin, end):
         factors[row] = _prepare_row(x + row * x_stride, inputs, floor, rounded + row * line, steps, sums)
     if rows > _OWN_ROWS:
-        wait(team)
+        wait(team, threads)
     if kind == INT8:
         x, x_stride = rounded, line
     unit = 2 if ending == GATE else 1
@@ -325,6 +288,7 @@ def product(
                     kind == INT8,
                     scales,
                     offsets,
+                    0 if bias == 0 else bias + panel * LANES * 4,
                     factors,
                     panel,
                     outputs,

@@ -89,10 +89,21 @@ def member(table: Any) -> tuple[int, int]:
 
 
 @njit
-def wait(table: Any) -> None:
-    """Go on when all threads are here."""
-    if table[_BARRIER] != 0:
+def wait(table: Any, members: int) -> None:
+    """Go on when all of so many threads are here: all that run this, or one that works for itself."""
+    if members > 1:
         _call(table[_BARRIER])
+
+
+@intrinsic
+def draw(typing: Any, address: Any) -> Any:
+    """The number at an address, which becomes one more: no other thread gets the same."""
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        place = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
+        return builder.atomic_rmw("add", place, ir.IntType(64)(1), "monotonic")
+
+    return types.int64(types.int64), generate
 
 
 @njit

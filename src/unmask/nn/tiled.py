@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 from functools import cache
 from pathlib import Path
@@ -14,10 +13,11 @@ import torch
 from numba import carray, cfunc, njit
 from torch import Tensor
 
-from unmask.nn import linear, products, threads, tiles
-from unmask.nn.products import ACTIVATE, ACTIVATIONS, ADD, STORE, product
+from unmask.nn import products, threads, tiles, vectors
+from unmask.nn.products import ACTIVATE, ADD, STORE, product
 from unmask.nn.threads import HEADER, member, pointer
 from unmask.nn.tiles import FIELDS, Panels
+from unmask.nn.vectors import ACTIVATIONS
 
 _WEIGHT, _X, _WIDTH, _ROWS, _OUT, _OUT_WIDTH, _ENDING, _ACTIVATION, _SCRATCH, _SIZE = range(
     HEADER, HEADER + 10
@@ -31,7 +31,7 @@ def version_of(*modules: ModuleType) -> int:
     closes over this number is compiled again then too.
     """
     sources = b"".join(
-        Path(str(module.__file__)).read_bytes() for module in (threads, tiles, products, *modules)
+        Path(str(module.__file__)).read_bytes() for module in (threads, tiles, vectors, products, *modules)
     )
     return int(hashlib.sha256(sources).hexdigest()[:8], 16)
 
@@ -51,6 +51,7 @@ def _whole(table: Any) -> None:
         table[_OUT],
         table[_OUT_WIDTH] * 4,
         0,
+        0,
         table[_ENDING],
         table[_ACTIVATION],
         table[_SCRATCH],
@@ -58,16 +59,15 @@ def _whole(table: Any) -> None:
 
 
 @cache
-def _compiled() -> int:
-    """The address of the product as a C function; compiled once a machine, kept on disk."""
+def _compiled() -> Any:
+    """The product as a C function; compiled once a machine, kept on disk. Freed code must not run: it is kept."""
     version = version_of()
 
     def whole(address: Any) -> None:
         if version >= 0:
             _whole(carray(address, (_SIZE,), np.int64))
 
-    compiled = cfunc("void(voidptr)", cache=True)(whole)
-    return ctypes.cast(compiled.ctypes, ctypes.c_void_p).value or 0
+    return cfunc("void(voidptr)", cache=True)(whole)
 
 
 class Tiled:
@@ -76,14 +76,11 @@ class Tiled:
     def __init__(self, panels: Panels, activation: str | None = None) -> None:
         self.panels = panels
         self.line = np.array(panels.line(), dtype=np.int64)
-        self.activation = ACTIVATIONS.get(activation, 0)
-        #: An activation that is not computed while the product is written.
-        self.behind = None if activation in ACTIVATIONS else linear.ACTIVATIONS[activation or ""]
+        self.activation = ACTIVATIONS[activation]
 
     def __call__(self, x: Tensor) -> Tensor:
         out = x.new_empty(x.shape[0], self.panels.outputs)
-        out = self._run(x, out, ACTIVATE if self.activation else STORE)
-        return out if self.behind is None else self.behind(out)
+        return self._run(x, out, ACTIVATE if self.activation else STORE)
 
     def add(self, x: Tensor, to: Tensor) -> Tensor:
         return self._run(x, to, ADD)
@@ -105,5 +102,5 @@ class Tiled:
             self.activation,
             scratch.data_ptr(),
         )
-        threads.run(_compiled(), table)
+        threads.run(_compiled().address, table)
         return out

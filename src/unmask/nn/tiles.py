@@ -152,71 +152,71 @@ def _in_panels(weight: Tensor) -> Tensor:
 
 # Compiled code. Addresses and strides are int64, in bytes.
 
-_I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
-_FLOAT, _HALF = ir.FloatType(), ir.HalfType()
+I8, I16, I32, I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
+FLOAT, HALF = ir.FloatType(), ir.HalfType()
 _Builder = ir.IRBuilder
 _Load = Callable[[_Builder, Any], list[Any]]
 
 
-def _vector(element: Any, lanes: int = LANES) -> Any:
+def vector(element: Any, lanes: int = LANES) -> Any:
     return ir.VectorType(element, lanes)
 
 
-def _constant(element: Any, value: Any, lanes: int = LANES) -> Any:
-    return ir.Constant(_vector(element, lanes), [value] * lanes)
+def constant(element: Any, value: Any, lanes: int = LANES) -> Any:
+    return ir.Constant(vector(element, lanes), [value] * lanes)
 
 
-def _load(builder: _Builder, address: Any, kind: Any, align: int) -> Any:
+def load(builder: _Builder, address: Any, kind: Any, align: int) -> Any:
     return builder.load(builder.inttoptr(address, kind.as_pointer()), align=align)
 
 
-def _store(builder: _Builder, value: Any, address: Any, align: int) -> None:
+def store(builder: _Builder, value: Any, address: Any, align: int) -> None:
     builder.store(value, builder.inttoptr(address, value.type.as_pointer()), align=align)
 
 
 def _at(builder: _Builder, base: Any, offset: int) -> Any:
-    return builder.add(base, _I64(offset)) if offset else base
+    return builder.add(base, I64(offset)) if offset else base
 
 
-def _spread(builder: _Builder, value: Any) -> Any:
+def spread(builder: _Builder, value: Any) -> Any:
     """A vector of 16 times the value."""
-    empty = ir.Constant(_vector(value.type), ir.Undefined)
-    one = builder.insert_element(empty, value, _I32(0))
-    return builder.shuffle_vector(one, empty, _constant(_I32, 0))
+    empty = ir.Constant(vector(value.type), ir.Undefined)
+    one = builder.insert_element(empty, value, I32(0))
+    return builder.shuffle_vector(one, empty, constant(I32, 0))
 
 
-def _call(builder: _Builder, name: str, result: Any, arguments: list[Any]) -> Any:
+def call(builder: _Builder, name: str, result: Any, arguments: list[Any]) -> Any:
     kind = ir.FunctionType(result, [argument.type for argument in arguments])
     module = builder.module
     found = module.globals.get(name)
     return builder.call(found if found is not None else ir.Function(module, kind, name), arguments)
 
 
-def _fma(builder: _Builder, one: Any, other: Any, to: Any) -> Any:
-    return _call(builder, "llvm.fma.v16f32", to.type, [one, other, to])
+def fma(builder: _Builder, one: Any, other: Any, to: Any) -> Any:
+    return call(builder, "llvm.fma.v16f32", to.type, [one, other, to])
 
 
 def _dot_bytes(builder: _Builder, sums: Any, activations: Any, weights: Any) -> Any:
     """VNNI: each lane's four unsigned activations times its four signed weights, added up."""
     if llvm.llvm_version_info[0] >= 22:
-        activations = builder.bitcast(activations, _vector(_I8, 64))
+        activations = builder.bitcast(activations, vector(I8, 64))
     else:
-        weights = builder.bitcast(weights, _vector(_I32))
-    return _call(builder, "llvm.x86.avx512.vpdpbusd.512", sums.type, [sums, activations, weights])
+        weights = builder.bitcast(weights, vector(I32))
+    return call(builder, "llvm.x86.avx512.vpdpbusd.512", sums.type, [sums, activations, weights])
 
 
 def _dot_words(builder: _Builder, sums: Any, activations: Any, weights: Any) -> Any:
     """Each lane's two 16-bit activations times its two weights, added up."""
-    words = builder.bitcast(activations, _vector(_I16, 32))
+    words = builder.bitcast(activations, vector(I16, 32))
     if _WIDE:
-        pairs = _call(builder, "llvm.x86.avx512.pmaddw.d.512", sums.type, [words, weights])
+        pairs = call(builder, "llvm.x86.avx512.pmaddw.d.512", sums.type, [words, weights])
         return builder.add(sums, pairs)
     halves = []
     for half in (0, 16):
-        lanes = ir.Constant(_vector(_I32, 16), list(range(half, half + 16)))
+        lanes = ir.Constant(vector(I32, 16), list(range(half, half + 16)))
         parts = [builder.shuffle_vector(side, side, lanes) for side in (words, weights)]
-        halves.append(_call(builder, "llvm.x86.avx2.pmadd.wd", _vector(_I32, 8), parts))
-    lanes = ir.Constant(_vector(_I32, 16), list(range(16)))
+        halves.append(call(builder, "llvm.x86.avx2.pmadd.wd", vector(I32, 8), parts))
+    lanes = ir.Constant(vector(I32, 16), list(range(16)))
     return builder.add(sums, builder.shuffle_vector(halves[0], halves[1], lanes))
 
 
@@ -242,49 +242,48 @@ class _Form:
     def activations(self, builder: _Builder, address: Any) -> list[Any]:
         """The same number of vectors as `weights` gives."""
         return [
-            _spread(builder, _load(builder, _at(builder, address, 4 * i), _FLOAT, 4))
-            for i in range(self.inputs)
+            spread(builder, load(builder, _at(builder, address, 4 * i), FLOAT, 4)) for i in range(self.inputs)
         ]
 
     def add(self, builder: _Builder, sums: Any, activations: Any, weights: Any) -> Any:
-        return _fma(builder, activations, weights, sums)
+        return fma(builder, activations, weights, sums)
 
 
 class _Float32(_Form):
     def weights(self, builder: _Builder, address: Any) -> list[Any]:
-        return [_load(builder, address, _vector(_FLOAT), 4)]
+        return [load(builder, address, vector(FLOAT), 4)]
 
 
 class _Float16(_Form):
     def weights(self, builder: _Builder, address: Any) -> list[Any]:
-        return [builder.fpext(_load(builder, address, _vector(_HALF), 2), _vector(_FLOAT))]
+        return [builder.fpext(load(builder, address, vector(HALF), 2), vector(FLOAT))]
 
 
 class _Bfloat16(_Form):
     def weights(self, builder: _Builder, address: Any) -> list[Any]:
-        pairs = _load(builder, address, _vector(_I32), 4)
-        even = builder.shl(pairs, _constant(_I32, 16))
-        odd = builder.and_(pairs, _constant(_I32, 0xFFFF0000))
-        return [builder.bitcast(half, _vector(_FLOAT)) for half in (even, odd)]
+        pairs = load(builder, address, vector(I32), 4)
+        even = builder.shl(pairs, constant(I32, 16))
+        odd = builder.and_(pairs, constant(I32, 0xFFFF0000))
+        return [builder.bitcast(half, vector(FLOAT)) for half in (even, odd)]
 
 
 class _Int8(_Form):
     def weights(self, builder: _Builder, address: Any) -> list[Any]:
-        weights = _load(builder, address, _vector(_I8, LANES * DEPTH), 1)
-        return [weights if _VNNI else builder.sext(weights, _vector(_I16, 32))]
+        weights = load(builder, address, vector(I8, LANES * DEPTH), 1)
+        return [weights if _VNNI else builder.sext(weights, vector(I16, 32))]
 
     def activations(self, builder: _Builder, address: Any) -> list[Any]:
-        return [_spread(builder, _load(builder, address, _I32, 1))]
+        return [spread(builder, load(builder, address, I32, 1))]
 
     def add(self, builder: _Builder, sums: Any, activations: Any, weights: Any) -> Any:
         return (_dot_bytes if _VNNI else _dot_words)(builder, sums, activations, weights)
 
 
 _FORMS = {
-    FLOAT32: _Float32(1, 4, 64, _FLOAT),
-    BFLOAT16: _Bfloat16(2, 8, 64, _FLOAT),
-    FLOAT16: _Float16(1, 4, 32, _FLOAT),
-    INT8: _Int8(DEPTH, 4, 16 * DEPTH, _I32),
+    FLOAT32: _Float32(1, 4, 64, FLOAT),
+    BFLOAT16: _Bfloat16(2, 8, 64, FLOAT),
+    FLOAT16: _Float16(1, 4, 32, FLOAT),
+    INT8: _Int8(DEPTH, 4, 16 * DEPTH, I32),
 }
 
 
@@ -308,34 +307,32 @@ def _tile(kind: int, rows: int, panels: int) -> Any:
             sums, sums_stride, x, x_stride, weights, panel_stride, step, steps = arguments
             before = builder.block
             body, behind = builder.append_basic_block("step"), builder.append_basic_block("steps.end")
-            lines = [builder.add(x, builder.mul(x_stride, _I64(row))) for row in range(rows)]
-            columns = [
-                builder.add(weights, builder.mul(panel_stride, _I64(panel))) for panel in range(panels)
-            ]
-            zero = _constant(form.sum, 0)
-            builder.cbranch(builder.icmp_signed(">", steps, _I64(0)), body, behind)
+            lines = [builder.add(x, builder.mul(x_stride, I64(row))) for row in range(rows)]
+            columns = [builder.add(weights, builder.mul(panel_stride, I64(panel))) for panel in range(panels)]
+            zero = constant(form.sum, 0)
+            builder.cbranch(builder.icmp_signed(">", steps, I64(0)), body, behind)
             builder.position_at_end(body)
-            count = builder.phi(_I64)
-            count.add_incoming(_I64(0), before)
-            held = [builder.phi(_vector(form.sum)) for _ in range(rows * panels)]
+            count = builder.phi(I64)
+            count.add_incoming(I64(0), before)
+            held = [builder.phi(vector(form.sum)) for _ in range(rows * panels)]
             for phi in held:
                 phi.add_incoming(zero, before)
             new = _step(builder, form, held, lines, columns, count, step)
-            following = builder.add(count, _I64(1))
+            following = builder.add(count, I64(1))
             count.add_incoming(following, body)
             for phi, value in zip(held, new, strict=True):
                 phi.add_incoming(value, body)
             builder.cbranch(builder.icmp_signed("<", following, steps), body, behind)
             builder.position_at_end(behind)
             for place, value in enumerate(new):
-                result = builder.phi(_vector(form.sum))
+                result = builder.phi(vector(form.sum))
                 result.add_incoming(zero, before)
                 result.add_incoming(value, body)
                 new[place] = result
             for row in range(rows):
-                line = builder.add(sums, builder.mul(sums_stride, _I64(row)))
+                line = builder.add(sums, builder.mul(sums_stride, I64(row)))
                 for panel in range(panels):
-                    _store(builder, new[row * panels + panel], _at(builder, line, 64 * panel), 4)
+                    store(builder, new[row * panels + panel], _at(builder, line, 64 * panel), 4)
             return context.get_dummy_value()
 
         return types.void(*[types.int64] * 8), generate
@@ -355,7 +352,7 @@ def _step(
     """All sums of a tile, one step further."""
     along = builder.mul(count, step)
     read = [form.weights(builder, builder.add(column, along)) for column in columns]
-    across = builder.mul(count, _I64(form.activation_bytes))
+    across = builder.mul(count, I64(form.activation_bytes))
     new = list(sums)
     for row, line in enumerate(lines):
         activations = form.activations(builder, builder.add(line, across))
@@ -510,25 +507,25 @@ def _reduction(how: str) -> Any:
             first = float("-inf") if how == "largest" else 0.0
             before = builder.block
             body, behind = builder.append_basic_block("vector"), builder.append_basic_block("vectors.end")
-            start = _constant(_FLOAT, first)
-            builder.cbranch(builder.icmp_signed(">", vectors, _I64(0)), body, behind)
+            start = constant(FLOAT, first)
+            builder.cbranch(builder.icmp_signed(">", vectors, I64(0)), body, behind)
             builder.position_at_end(body)
-            count, held = builder.phi(_I64), builder.phi(_vector(_FLOAT))
-            count.add_incoming(_I64(0), before)
+            count, held = builder.phi(I64), builder.phi(vector(FLOAT))
+            count.add_incoming(I64(0), before)
             held.add_incoming(start, before)
-            x = _load(builder, builder.add(address, builder.mul(count, _I64(64))), _vector(_FLOAT), 4)
+            x = load(builder, builder.add(address, builder.mul(count, I64(64))), vector(FLOAT), 4)
             new = _combined(builder, how, held, x)
-            following = builder.add(count, _I64(1))
+            following = builder.add(count, I64(1))
             count.add_incoming(following, body)
             held.add_incoming(new, body)
             builder.cbranch(builder.icmp_signed("<", following, vectors), body, behind)
             builder.position_at_end(behind)
-            result = builder.phi(_vector(_FLOAT))
+            result = builder.phi(vector(FLOAT))
             result.add_incoming(start, before)
             result.add_incoming(new, body)
             if how in ("largest", "largest_size"):
-                return _call(builder, "llvm.vector.reduce.fmax.v16f32", _FLOAT, [result])
-            return _call(builder, "llvm.vector.reduce.fadd.v16f32", _FLOAT, [_FLOAT(0.0), result])
+                return call(builder, "llvm.vector.reduce.fmax.v16f32", FLOAT, [result])
+            return call(builder, "llvm.vector.reduce.fadd.v16f32", FLOAT, [FLOAT(0.0), result])
 
         return types.float32(types.int64, types.int64), generate
 
@@ -537,11 +534,11 @@ def _reduction(how: str) -> Any:
 
 def _combined(builder: _Builder, how: str, held: Any, x: Any) -> Any:
     if how == "squares":
-        return _fma(builder, x, x, held)
+        return fma(builder, x, x, held)
     if how == "total":
         return builder.fadd(held, x)
     if how == "largest_size":
-        x = _call(builder, "llvm.fabs.v16f32", x.type, [x])
+        x = call(builder, "llvm.fabs.v16f32", x.type, [x])
     return builder.select(builder.fcmp_ordered(">", x, held), x, held)
 
 
@@ -555,59 +552,78 @@ def round_vector(typing: Any, x: Any, factor: Any, to: Any) -> Any:
 
     def generate(context: Any, builder: _Builder, signature: Any, arguments: Any) -> Any:
         x, factor, to = arguments
-        scaled = builder.fmul(_load(builder, x, _vector(_FLOAT), 4), _spread(builder, factor))
-        whole = _call(builder, "llvm.roundeven.v16f32", scaled.type, [scaled])
-        numbers = builder.add(builder.fptosi(whole, _vector(_I32)), _constant(_I32, ZERO))
-        _store(builder, builder.trunc(numbers, _vector(_I8 if BYTES == 1 else _I16)), to, 1)
+        scaled = builder.fmul(load(builder, x, vector(FLOAT), 4), spread(builder, factor))
+        whole = call(builder, "llvm.roundeven.v16f32", scaled.type, [scaled])
+        numbers = builder.add(builder.fptosi(whole, vector(I32)), constant(I32, ZERO))
+        store(builder, builder.trunc(numbers, vector(I8 if BYTES == 1 else I16)), to, 1)
         return context.get_dummy_value()
 
     return types.void(types.int64, types.float32, types.int64), generate
 
 
-def _settled(int8: bool, added: bool) -> Any:
-    """16 sums of one row as results: (sums, scales, offsets, factor, result) → nothing.
-
-    result = sums · factor, or (sums - offsets) · scales · factor for int8; added to what is there if `added`.
-    """
+def _settled(int8: bool, added: bool, biased: bool) -> Any:
+    """16 sums of one row as results: see `settle`."""
 
     @intrinsic
-    def settle(typing: Any, sums: Any, scales: Any, offsets: Any, factor: Any, result: Any) -> Any:
+    def settled(
+        typing: Any, sums: Any, scales: Any, offsets: Any, bias: Any, factor: Any, result: Any
+    ) -> Any:
         def generate(context: Any, builder: _Builder, signature: Any, arguments: Any) -> Any:
-            sums, scales, offsets, factor, result = arguments
+            sums, scales, offsets, bias, factor, result = arguments
             if int8:
-                numbers = _load(builder, sums, _vector(_I32), 4)
-                numbers = builder.sub(numbers, _load(builder, offsets, _vector(_I32), 4))
-                values = builder.sitofp(numbers, _vector(_FLOAT))
-                values = builder.fmul(values, _load(builder, scales, _vector(_FLOAT), 4))
+                numbers = load(builder, sums, vector(I32), 4)
+                numbers = builder.sub(numbers, load(builder, offsets, vector(I32), 4))
+                values = builder.sitofp(numbers, vector(FLOAT))
+                values = builder.fmul(values, load(builder, scales, vector(FLOAT), 4))
             else:
-                values = _load(builder, sums, _vector(_FLOAT), 4)
-            values = builder.fmul(values, _spread(builder, factor))
+                values = load(builder, sums, vector(FLOAT), 4)
+            values = builder.fmul(values, spread(builder, factor))
+            if biased:
+                values = builder.fadd(values, load(builder, bias, vector(FLOAT), 4))
             if added:
-                values = builder.fadd(values, _load(builder, result, _vector(_FLOAT), 4))
-            _store(builder, values, result, 4)
+                values = builder.fadd(values, load(builder, result, vector(FLOAT), 4))
+            store(builder, values, result, 4)
             return context.get_dummy_value()
 
-        return types.void(types.int64, types.int64, types.int64, types.float32, types.int64), generate
+        return types.void(*[types.int64] * 4, types.float32, types.int64), generate
 
-    return settle
+    return settled
 
 
-_float_stored, _float_added = _settled(False, False), _settled(False, True)
-_int8_stored, _int8_added = _settled(True, False), _settled(True, True)
+_floats, _floats_biased = _settled(False, False, False), _settled(False, False, True)
+_floats_added, _floats_biased_added = _settled(False, True, False), _settled(False, True, True)
+_int8, _int8_biased = _settled(True, False, False), _settled(True, False, True)
+_int8_added, _int8_biased_added = _settled(True, True, False), _settled(True, True, True)
 
 
 @njit
-def settle(int8: bool, added: bool, sums: int, scales: int, offsets: int, factor: Any, result: int) -> None:
-    """16 sums of `multiply`, all addresses, as float32 results times the row's factor: written, or added."""
+def settle(
+    int8: bool, added: bool, sums: int, scales: int, offsets: int, bias: int, factor: Any, result: int
+) -> None:
+    """16 sums of `multiply` as float32 results; all but the factor are addresses.
+
+    result = sums · factor + bias, or (sums - offsets) · scales · factor + bias for int8; plus what is there if
+    `added`. A bias of 0 is none.
+    """
     if int8:
         if added:
-            _int8_added(sums, scales, offsets, factor, result)
+            if bias != 0:
+                _int8_biased_added(sums, scales, offsets, bias, factor, result)
+            else:
+                _int8_added(sums, scales, offsets, bias, factor, result)
+        elif bias != 0:
+            _int8_biased(sums, scales, offsets, bias, factor, result)
         else:
-            _int8_stored(sums, scales, offsets, factor, result)
+            _int8(sums, scales, offsets, bias, factor, result)
     elif added:
-        _float_added(sums, scales, offsets, factor, result)
+        if bias != 0:
+            _floats_biased_added(sums, scales, offsets, bias, factor, result)
+        else:
+            _floats_added(sums, scales, offsets, bias, factor, result)
+    elif bias != 0:
+        _floats_biased(sums, scales, offsets, bias, factor, result)
     else:
-        _float_stored(sums, scales, offsets, factor, result)
+        _floats(sums, scales, offsets, bias, factor, result)
 
 
 #: The largest float16.
@@ -621,8 +637,8 @@ def store_half(typing: Any, value: Any, address: Any) -> Any:
     def generate(context: Any, builder: _Builder, signature: Any, arguments: Any) -> Any:
         value, address = arguments
         for name, bound in (("llvm.minnum.f32", _LARGEST_HALF), ("llvm.maxnum.f32", -_LARGEST_HALF)):
-            value = _call(builder, name, _FLOAT, [value, _FLOAT(bound)])
-        _store(builder, builder.fptrunc(value, _HALF), address, 2)
+            value = call(builder, name, FLOAT, [value, FLOAT(bound)])
+        store(builder, builder.fptrunc(value, HALF), address, 2)
         return context.get_dummy_value()
 
     return types.void(types.float32, types.int64), generate

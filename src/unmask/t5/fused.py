@@ -11,7 +11,6 @@ order).
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -22,12 +21,14 @@ import torch
 from numba import carray, cfunc, njit
 from torch import Tensor
 
-from unmask.nn import products, threads, tiles
-from unmask.nn.products import ACTIVATE, ADD, GATE, STORE, exp, floats, product
+from unmask.nn import fused_attention, products, threads, tiles
+from unmask.nn.fused_attention import attend
+from unmask.nn.products import ACTIVATE, ADD, GATE, STORE, floats, product
 from unmask.nn.ragged import Layout
 from unmask.nn.threads import HEADER, member, pointer, share, wait
 from unmask.nn.tiled import version_of
-from unmask.nn.tiles import FIELDS, FLOAT16, FLOAT32, LANES, ROWS, Panels, combine, largest, store_half, total
+from unmask.nn.tiles import FIELDS, FLOAT16, FLOAT32, LANES, ROWS, Panels, store_half
+from unmask.nn.vectors import ACTIVATIONS
 from unmask.t5.slots import Slots
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class FusedWeights:
         layers: from first to last.
         output: the matrix of the logits.
         gated: whether the feed-forward has a gate.
-        activation: of the feed-forward, a key of `products.ACTIVATIONS`.
+        activation: of the feed-forward, a key of `ACTIVATIONS`.
         floor: width · eps of the norms.
         inner: width of the feed-forward.
     """
@@ -83,9 +84,7 @@ class FusedWeights:
 
 def usable(widths: Sequence[int], activation: str) -> bool:
     """Whether this processor and these inputs' widths allow it."""
-    return (
-        tiles.available() and all(width % 2 == 0 for width in widths) and activation in products.ACTIVATIONS
-    )
+    return tiles.available() and all(width % 2 == 0 for width in widths) and activation in ACTIVATIONS
 
 
 # The table that compiled code reads: numbers and addresses.
@@ -134,62 +133,6 @@ def _numbers(address: int, count: int) -> Any:
 
 
 @njit
-def _attend(
-    kind: int,
-    rows: int,
-    queries: int,
-    query_stride: int,
-    keys: int,
-    capacity: int,
-    values: int,
-    padded: int,
-    width: int,
-    length: int,
-    bias: int,
-    out: int,
-    out_stride: int,
-    scores: int,
-    score_stride: int,
-) -> None:
-    """Softmax attention of at most ROWS queries over the first `length` keys of one head.
-
-    Args:
-        kind: of keys and values, FLOAT32 or FLOAT16.
-        keys: (width, capacity): component by component.
-        values: (capacity, padded), each filled up to whole vectors.
-        bias: one number a key is added to its score; 0: none.
-        scores: room for ROWS lines of scores, and of results behind them.
-    """
-    size = 2 if kind == FLOAT16 else 4
-    blocks = -(-length // LANES)
-    combine(kind, rows, blocks, scores, score_stride, queries, query_stride, keys, capacity * size, width)
-    for row in range(rows):
-        _weigh(scores + row * score_stride, length, blocks, bias)
-    mixed, line = scores + ROWS * score_stride, padded * 4
-    combine(kind, rows, padded // LANES, mixed, line, scores, score_stride, values, padded * size, length)
-    for row in range(rows):
-        scale = np.float32(1.0) / total(scores + row * score_stride, blocks)
-        result, place = floats(mixed + row * line, width), floats(out + row * out_stride, width)
-        for i in range(width):
-            place[i] = result[i] * scale
-
-
-@njit
-def _weigh(line: int, length: int, blocks: int, bias: int) -> None:
-    """Scores become e^(score - the largest), 0 behind `length`."""
-    scores = floats(line, blocks * LANES)
-    if bias != 0:
-        added = floats(bias, length)
-        for i in range(length):
-            scores[i] += added[i]
-    for i in range(length, blocks * LANES):
-        scores[i] = np.float32(-np.inf)
-    peak = largest(line, blocks)
-    for i in range(blocks * LANES):
-        scores[i] = exp(scores[i] - peak)
-
-
-@njit
 def _write(kind: int, values: int, count: int, to: int, stride: int) -> None:
     """float32 values into a cache, each `stride` places behind the one before."""
     fresh = floats(values, count)
@@ -224,16 +167,17 @@ def _attend_self(table: Any, layer: Any, me: int, members: int) -> None:
             _write(kind, fresh, width, keys_at + place * size, capacity)
             _write(kind, fresh + inner * 4, width, values_at + place * padded * size, 1)
         for token in range(firsts[slot], firsts[slot + 1]):
-            _attend(
+            attend(
                 kind,
                 1,
                 table[_QUERY_KEY_VALUE] + token * stride + head * width * 4,
                 stride,
                 keys_at,
-                capacity,
+                capacity * size,
                 values_at,
-                padded,
+                padded * size,
                 width,
+                padded // LANES,
                 places[token] + 1,
                 layer[_BIAS] + (head * capacity + capacity - 1 - places[token]) * 4,
                 table[_MIXED] + (token * inner + head * width) * 4,
@@ -258,16 +202,17 @@ def _attend_source(table: Any, layer: Any, me: int, members: int) -> None:
         group, head = unit // heads, unit % heads
         first, last = firsts[group * copies], firsts[(group + 1) * copies]
         for token in range(first, last, ROWS):
-            _attend(
+            attend(
                 kind,
                 min(ROWS, last - token),
                 table[_QUERY_KEY_VALUE] + (token * inner + head * width) * 4,
                 inner * 4,
                 layer[_SOURCE_KEYS_AT] + unit * width * longest * size,
-                longest,
+                longest * size,
                 layer[_SOURCE_VALUES_AT] + unit * padded * longest * size,
-                padded,
+                padded * size,
                 width,
+                padded // LANES,
                 lengths[group],
                 0,
                 table[_MIXED] + (token * inner + head * width) * 4,
@@ -304,11 +249,12 @@ def _multiply(
         out,
         out_width * 4,
         0,
+        0,
         ending,
         table[_ACTIVATION],
         table[_SCRATCH],
     )
-    wait(table)
+    wait(table, members)
 
 
 @njit
@@ -317,11 +263,11 @@ def _layer(table: Any, layer: Any, me: int, members: int) -> None:
     x, mixed, queries = table[_STREAM], table[_MIXED], table[_QUERY_KEY_VALUE]
     _multiply(table, me, members, layer[_QKV:_OUT], x, width, True, queries, 3 * inner, STORE)
     _attend_self(table, layer, me, members)
-    wait(table)
+    wait(table, members)
     _multiply(table, me, members, layer[_OUT:_CROSS_QUERY], mixed, inner, False, x, width, ADD)
     _multiply(table, me, members, layer[_CROSS_QUERY:_CROSS_OUT], x, width, True, queries, inner, STORE)
     _attend_source(table, layer, me, members)
-    wait(table)
+    wait(table, members)
     _multiply(table, me, members, layer[_CROSS_OUT:_UP], mixed, inner, False, x, width, ADD)
     between, wide = table[_FEED_FORWARD], layer[_UP + tiles.OUTPUTS]
     _multiply(table, me, members, layer[_UP:_DOWN], x, width, True, between, wide, table[_ENDING])
@@ -343,6 +289,7 @@ def _logits(table: Any, me: int, members: int) -> None:
         table[_LOGITS],
         table[_VOCABULARY] * 4,
         table[_OUTPUT_PLACES],
+        0,
         STORE,
         0,
         table[_SCRATCH],
@@ -359,16 +306,15 @@ def _step(table: Any) -> None:
 
 
 @cache
-def _compiled() -> int:
-    """The address of the step as a C function; compiled once a machine, kept on disk."""
-    version = version_of()
+def _compiled() -> Any:
+    """The step as a C function; compiled once a machine, kept on disk. Freed code must not run: it is kept."""
+    version = version_of(fused_attention)
 
     def step(address: Any) -> None:
         if version >= 0:
             _step(carray(address, (_SIZE,), np.int64))
 
-    compiled = cfunc("void(voidptr)", cache=True)(step)
-    return ctypes.cast(compiled.ctypes, ctypes.c_void_p).value or 0
+    return cfunc("void(voidptr)", cache=True)(step)
 
 
 class FusedLayers:
@@ -381,7 +327,7 @@ class FusedLayers:
         self.weights = weights
         self.capacity = _filled_up(capacity)
         self.padded_width = _filled_up(engine.head_width)
-        self.function = _compiled()
+        self.function = _compiled().address
         # Keys and values are most of what a step reads once rows are many.
         self.type = torch.float32 if engine.precision == "float32" else torch.float16
         self._add_source(source, layout)
@@ -441,7 +387,7 @@ class FusedLayers:
         table[_MODEL], table[_INNER], table[_LAYERS] = self._width, inner, len(weights.layers)
         table[_CAPACITY], table[_SOURCE_KEYS] = self.capacity, self.source_keys_number
         table[_ENDING] = GATE if weights.gated else ACTIVATE
-        table[_ACTIVATION] = products.ACTIVATIONS[weights.activation]
+        table[_ACTIVATION] = ACTIVATIONS[weights.activation]
         table[_FLOOR], table[_SOURCE_LENGTHS] = self.floor.ctypes.data, self.source_lengths.ctypes.data
         table[_LAYER_LINES], table[_OUTPUT_LINE] = self.lines.ctypes.data, self.output_line.ctypes.data
         table[_VOCABULARY] = weights.output.outputs

@@ -19,7 +19,7 @@ class WritingSettings:
         json_schema: a file with the JSON schema of the results.
         scores: give the log-probability of each result, and in JSON lines of each of its tokens.
         batch_tokens: tokens read and to be written that are worked on together; memory grows with them;
-            default: 16384.
+            default: 8192.
     """
 
     prefix: str = ""

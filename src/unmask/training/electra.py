@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -18,6 +19,7 @@ from unmask.data.stream import EvaluationBatches, TrainingBatches
 from unmask.electra import flops
 from unmask.electra.baselines import AllTokensMaskedLM, MaskedLMLosses, masked_lm_step
 from unmask.electra.config import ElectraConfig, generator_config
+from unmask.electra.electric import Electric, ElectricLosses
 from unmask.electra.model import ElectraForMaskedLM, ElectraForPreTraining
 from unmask.electra.pair import DISCRIMINATOR, DISCRIMINATOR_WEIGHT, GENERATOR, ElectraPair
 from unmask.electra.sharing import check_sizes, standing_alone
@@ -32,7 +34,7 @@ from unmask.training.loop import Batch, Loss, step_seed
 from unmask.training.recipe import ElectraObjective, PretrainRecipe
 
 #: How many models read each token of a batch, of which a log's rate counts each.
-PASSES: dict[ElectraObjective, int] = {"replaced-tokens": 2, "masked-lm": 1, "all-tokens": 2}
+PASSES: dict[ElectraObjective, int] = {"replaced-tokens": 2, "masked-lm": 1, "all-tokens": 2, "electric": 3}
 
 
 class Losses(Protocol):
@@ -96,7 +98,12 @@ def electra_pretraining(
     Raises:
         UserError: settings or a given generator that do not fit, or too little data.
     """
-    make = {"replaced-tokens": _replaced_tokens, "masked-lm": _masked_lm, "all-tokens": _all_tokens}
+    make = {
+        "replaced-tokens": _replaced_tokens,
+        "masked-lm": _masked_lm,
+        "all-tokens": _all_tokens,
+        "electric": _electric,
+    }
     objective, passes = make[recipe.electra_objective](recipe, tokenizer), PASSES[recipe.electra_objective]
     objective.model.to(device)
     temperatures = temperature_ramp(recipe)
@@ -202,6 +209,7 @@ def step_flops(recipe: PretrainRecipe, tokenizer: ElectraTokenizer) -> Callable[
     config = model_config(recipe, tokenizer)
     objective = recipe.electra_objective
     generator = None if objective == "masked-lm" else filler_config(recipe, config)
+    special = sorted(tokenizer.special_ids)
 
     def of(batch: Batch) -> int:
         lengths, drawn = batch["lengths"].tolist(), len(batch["drawn"])
@@ -209,6 +217,9 @@ def step_flops(recipe: PretrainRecipe, tokenizer: ElectraTokenizer) -> Callable[
             return flops.masked_lm_flops(config, lengths, drawn)
         if objective == "all-tokens":
             return flops.all_tokens_flops(generator, config, lengths, drawn)
+        if objective == "electric":
+            ordinary = int((~np.isin(batch["tokens"], special)).sum())
+            return flops.electric_flops(generator, config, lengths, ordinary, drawn)
         frozen = recipe.chosen("freeze_generator", False)
         return flops.replaced_token_flops(generator, config, lengths, drawn, frozen=frozen)
 
@@ -282,6 +293,28 @@ def _all_tokens(recipe: PretrainRecipe, tokenizer: ElectraTokenizer) -> Objectiv
         lambda losses: losses.loss(weight),
         _saver(lambda: standing_alone(both.model)),
     )
+
+
+def _electric(recipe: PretrainRecipe, tokenizer: ElectraTokenizer) -> Objective:
+    config = model_config(recipe, tokenizer)
+    both = Electric(filler_config(recipe, config), config)
+    weight, rate = (
+        recipe.chosen("discriminator_weight", DISCRIMINATOR_WEIGHT),
+        recipe.chosen("mask_rate", 0.15),
+    )
+    special = torch.tensor(sorted(tokenizer.special_ids))
+
+    def step(inputs: Inputs, seed: int, temperature: float) -> ElectricLosses:
+        ordinary = (~torch.isin(inputs.tokens, special.to(inputs.tokens.device))).nonzero()[:, 0]
+        return both.step(
+            inputs.tokens, inputs.drawn, ordinary, inputs.layout, inputs.types, rate=rate, noise_seed=seed
+        )
+
+    def save(directory: Path) -> list[Path]:
+        both.energy.save_pretrained(directory / DISCRIMINATOR)
+        return [directory, directory / DISCRIMINATOR]
+
+    return Objective(both, step, lambda losses: losses.loss(weight), save)
 
 
 def _saver(model: Callable[[], ElectraForMaskedLM]) -> Callable[[Path], list[Path]]:

@@ -34,7 +34,7 @@ FAMILY_FIELDS: dict[str, tuple[str, ...]] = {
     ),
 }
 
-ElectraObjective = Literal["replaced-tokens", "masked-lm", "all-tokens"]
+ElectraObjective = Literal["replaced-tokens", "masked-lm", "all-tokens", "electric"]
 #: ELECTRA's settings that mean nothing to an objective.
 IDLE_FIELDS: dict[ElectraObjective, tuple[str, ...]] = {
     "replaced-tokens": (),
@@ -48,6 +48,15 @@ IDLE_FIELDS: dict[ElectraObjective, tuple[str, ...]] = {
         "discriminator_weight",
     ),
     "all-tokens": ("generator", "freeze_generator"),
+    "electric": (
+        "generator",
+        "freeze_generator",
+        "embedding_sharing",
+        "tied",
+        "temperature",
+        "final_temperature",
+        "final_mask_rate",
+    ),
 }
 
 
@@ -89,7 +98,8 @@ class PretrainRecipe:
         mean_span_length: (T5) mean tokens of a span; default: 3.
         embedding_width: (ELECTRA) width of the embeddings; default: width.
         objective: (ELECTRA) "replaced-tokens", or a baseline of the same size: "masked-lm", or "all-tokens"
-            (masked LM that predicts every token and may copy its input); default: replaced-tokens.
+            (masked LM that predicts every token and may copy its input), or "electric" (energies that score
+            texts); default: replaced-tokens.
         generator_share: (ELECTRA) generator's width, heads and feed-forward as a share; default: 0.25.
         generator: (ELECTRA) a masked LM, or a pair, by directory or Hub name, whose weights the generator starts
             with; it needs the same vocabulary. Default: none, drawn afresh.
