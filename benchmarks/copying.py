@@ -54,17 +54,17 @@ def arguments() -> argparse.Namespace:
 
 
 class Counts:
-    """What guesses come to: how many tokens were guessed, and how many of those were right."""
+    """What guesses come to: how many tokens were verified, how many of those were right, in how many passes of a row."""
 
     def __init__(self) -> None:
         self.guessed = self.right = self.passes = 0
         learn = speculation._Row.learn
 
-        def counted(row: Any, guessed: int, accepted: int) -> None:
-            self.guessed += guessed
+        def counted(row: Any, odds: Any, chosen: int, verified: int, accepted: int) -> None:
+            self.guessed += verified
             self.right += accepted
             self.passes += 1
-            learn(row, guessed, accepted)
+            learn(row, odds, chosen, verified, accepted)
 
         speculation._Row.learn = counted  # type: ignore[method-assign]
 
