@@ -54,7 +54,7 @@ def arguments() -> argparse.Namespace:
 
 
 class Counts:
-    """What guesses come to: how many tokens were verified, how many of those were right, in how many passes of a row."""
+    """What guesses come to: tokens verified, those of them that were right, and passes, each row's counted."""
 
     def __init__(self) -> None:
         self.guessed = self.right = self.passes = 0
