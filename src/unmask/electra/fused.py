@@ -69,7 +69,7 @@ def _numbers(address: int, count: int) -> Any:
     return carray(pointer(address), (count,), np.int64)
 
 
-@njit
+@njit(error_model="numpy")
 def _layer_norm(x: int, width: int, weight: int, bias: int, eps: Any) -> None:
     """One row, in place; the width is a multiple of LANES."""
     vectors = width // LANES
