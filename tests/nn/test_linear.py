@@ -102,7 +102,7 @@ def test_quantized_linear_keeps_shape_type_and_bias() -> None:
 
 
 @pytest.mark.parametrize("kind", [QuantizedLinear, Bfloat16Linear])
-@pytest.mark.parametrize("copied", [copy.deepcopy, lambda layer: pickle.loads(pickle.dumps(layer))])
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda layer: pickle.loads(pickle.dumps(layer))])  # noqa: S301
 def test_a_used_layer_can_be_copied(
     kind: type[QuantizedLinear | Bfloat16Linear], copied: Callable[[nn.Module], nn.Module]
 ) -> None:
