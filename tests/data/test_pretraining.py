@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numbered_corpus import Pack, numbered
 
-from unmask.data.pretraining import ReplacedTokens, SpanCorruption, _cut_segments
+from unmask.data.pretraining import MaskedDiffusion, ReplacedTokens, SpanCorruption, _cut_segments
 from unmask.data.ragged import Batch
 from unmask.data.stream import EvaluationBatches, TrainingBatches
 from unmask.errors import UserError
@@ -258,6 +258,28 @@ def test_drawn_positions_and_what_the_generator_sees(pack: Pack) -> None:
     changed = np.flatnonzero(batch["masked"] != batch["tokens"])
     assert set(changed) < set(batch["drawn"])
     assert set(batch["masked"][changed]) == {MASK}
+
+
+def test_masked_diffusion_hides_all_that_it_draws(pack: Pack) -> None:
+    source = MaskedDiffusion(
+        pack(numbered([8] * 200)).train,
+        max_length=32,
+        cls_id=CLS,
+        sep_id=SEP,
+        mask_id=MASK,
+        special_ids=[CLS, SEP, MASK],
+    )
+    batch = TrainingBatches(source, batch_size=40, seed=0)[0]
+    changed = np.flatnonzero(batch["masked"] != batch["tokens"])
+    assert changed.tolist() == batch["drawn"].tolist()
+    assert (batch["masked"][changed] == MASK).all()
+    assert (batch["tokens"][changed] >= 1000).all()
+    assert len(batch["weights"]) == len(changed)
+    rows = np.repeat(np.arange(40), batch["lengths"])
+    for row in range(40):
+        mine = rows[changed] == row
+        ordinary = ((batch["tokens"] >= 1000) & (rows == row)).sum()
+        assert batch["weights"][mine] == pytest.approx(ordinary / mine.sum())
 
 
 # --- settings that cannot work ---------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from unmask.electra import flops
 from unmask.electra.baselines import AllTokensMaskedLM, masked_lm_step
 from unmask.electra.config import ElectraConfig, generator_config
+from unmask.electra.diffusion import diffusion_step
 from unmask.electra.electric import Electric
 from unmask.electra.model import ElectraForMaskedLM
 from unmask.electra.pair import ElectraPair
@@ -62,6 +63,24 @@ def test_replaced_tokens(frozen: bool) -> None:
         return pair.replaced_token_step(TOKENS, TOKENS, DRAWN, layout, noise_seed=0).loss()
 
     assert counted(step) == flops.replaced_token_flops(GENERATOR, CONFIG, LENGTHS, len(DRAWN), frozen=frozen)
+
+
+def test_masked_diffusion_costs_what_replaced_tokens_do() -> None:
+    pair = ElectraPair.fresh(GENERATOR, CONFIG, "separate").train()
+    weights = torch.ones(len(DRAWN))
+    found = counted(
+        lambda: diffusion_step(
+            pair.generator,
+            pair.discriminator,
+            TOKENS,
+            TOKENS,
+            DRAWN,
+            Layout.of(LENGTHS),
+            weights=weights,
+            noise_seed=0,
+        ).loss()
+    )
+    assert found == flops.replaced_token_flops(GENERATOR, CONFIG, LENGTHS, len(DRAWN))
 
 
 def test_all_tokens() -> None:

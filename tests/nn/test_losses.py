@@ -35,6 +35,17 @@ def test_value_and_gradients(rows: int, with_bias: bool) -> None:
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
 
 
+def test_rows_of_different_weight() -> None:
+    hidden, weight, bias, targets = problem(CHUNK_ROWS + 5)
+    counts = torch.rand(CHUNK_ROWS + 5, dtype=torch.float64) * 3
+    loss = linear_cross_entropy(hidden, weight, targets, bias, row_weights=counts)
+    expected = (F.cross_entropy(F.linear(hidden, weight, bias), targets, reduction="none") * counts).sum()
+    torch.testing.assert_close(loss, expected, rtol=1e-12, atol=1e-10)
+    found, wanted = (torch.autograd.grad(each, [hidden, weight, bias]) for each in (loss, expected))
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("trained", [0, 1, 2])
 def test_one_trained_input_is_enough(trained: int) -> None:
     *tensors, targets = problem(5)

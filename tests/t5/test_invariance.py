@@ -94,7 +94,7 @@ def decoder_of(model: T5ForConditionalGeneration, texts: list[Tensor], capacity:
     layout = Layout.of([len(text) for text in texts])
     with torch.inference_mode():
         source = engine_of(model).encode(torch.cat(texts), layout)
-    return T5Decoder(model, source, layout, capacity)
+    return T5Decoder(engine_of(model), source, layout, capacity)
 
 
 @torch.inference_mode()

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -21,6 +22,7 @@ from unmask.electra.electric import score_texts
 from unmask.electra.model import ElectraForMaskedLM, ElectraForPreTraining
 from unmask.electra.pair import DISCRIMINATOR_WEIGHT, ElectraPair
 from unmask.electra.tokenizer import ElectraTokenizer
+from unmask.electra.writer import ElectraForConditionalGeneration
 from unmask.errors import UserError
 from unmask.training.electra import (
     Inputs,
@@ -182,6 +184,23 @@ def test_electric_ends_as_an_energy_model(run: Run, tmp_path: Path) -> None:
     )
     ids = torch.tensor(tokenizer("abak bdel")["input_ids"])[None]
     assert score == pytest.approx(-theirs(ids).logits[0, 1:-1].sum().item(), abs=1e-4)
+
+
+def test_masked_diffusion_trains_a_pair_that_writes(run: Run, tmp_path: Path) -> None:
+    directory = run(tmp_path, steps=40, objective="masked-diffusion")
+    lines = read_metrics(tmp_path / "metrics.jsonl")
+    assert set(lines[0]) - {"step", "kind"} == PAIR_METRICS
+    assert lines[-1]["generator_loss"] < lines[0]["generator_loss"], "the held-out bound falls"
+    assert np.mean([line["replaced_rate"] for line in lines]) > 0.3, "every noise level is trained"
+    writer = ElectraForConditionalGeneration.from_pretrained(directory)
+    assert writer.discriminator is not None
+    assert writer.generator.config.hidden_size == writer.discriminator.config.hidden_size
+    assert writer.generate([[2, 10, 3]], max_new_tokens=5).shape == (1, 8)
+
+
+def test_masked_diffusion_draws_its_own_rates() -> None:
+    with pytest.raises(UserError, match="mask_rate means nothing to the objective 'masked-diffusion'"):
+        recipe(objective="masked-diffusion", mask_rate=0.3)
 
 
 def test_masked_lm_by_hand(made: Make) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from unmask.data.ragged import Batch, ranges
 from unmask.data.shards import Split
 from unmask.errors import UserError
+from unmask.objectives.masked_diffusion import draw_noise
 from unmask.objectives.ramps import Ramp
 from unmask.objectives.replaced_tokens import draw_positions, mask
 from unmask.objectives.span_corruption import chunk_length, corrupt, noise_counts, random_spans_noise_mask
@@ -196,6 +197,46 @@ class ReplacedTokens:
             "drawn": drawn,
             "masked": mask(batch["tokens"], drawn, mask_id=self._ids[2], rng=rng),
         }
+
+
+class MaskedDiffusion(ReplacedTokens):
+    """ELECTRA's examples, each masked at a noise level of its own (`unmask.objectives.masked_diffusion`).
+
+    A batch is that of `ReplacedTokens`, every drawn place shown as [MASK], with "weights" (n,) float32: what each
+    drawn place counts in the loss.
+
+    Args:
+        split, max_length, cls_id, sep_id, mask_id, special_ids: as for `ReplacedTokens`.
+
+    Raises:
+        UserError: an empty split, shards without lines, or a length that means nothing.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        *,
+        max_length: int,
+        cls_id: int,
+        sep_id: int,
+        mask_id: int,
+        special_ids: Sequence[int],
+    ) -> None:
+        super().__init__(
+            split,
+            max_length=max_length,
+            cls_id=cls_id,
+            sep_id=sep_id,
+            mask_id=mask_id,
+            special_ids=special_ids,
+        )
+
+    def finish(self, batch: Batch, rng: np.random.Generator, number: int) -> Batch:
+        del number
+        noise = draw_noise(~np.isin(batch["tokens"], self._special_ids), batch["lengths"], rng=rng)
+        masked = batch["tokens"].copy()
+        masked[noise.drawn] = self._ids[2]
+        return {**batch, "drawn": noise.drawn, "weights": noise.weights, "masked": masked}
 
 
 class _Cuts(NamedTuple):

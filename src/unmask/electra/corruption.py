@@ -39,6 +39,7 @@ def fill_masks(
     *,
     noise_seed: int,
     temperature: float = 1.0,
+    weights: Tensor | None = None,
 ) -> Filled:
     """Sample a token for each drawn place (ELECTRA paper, section 2). No gradient passes through the sampling.
 
@@ -50,10 +51,11 @@ def fill_masks(
         types: (total,) int64 segments; None: all of the first.
         noise_seed: decides the samples, together with the generator's distributions alone.
         temperature: of the sampling, above 0. The loss is that of temperature 1.
+        weights: (n,) what each drawn place counts in the loss; None: 1.
     """
     targets = tokens.index_select(0, drawn)
     hidden = generator.hidden(masked, layout, types, at=drawn)
-    loss_sum = generator.masked_lm_loss_sum(hidden, targets)
+    loss_sum = generator.masked_lm_loss_sum(hidden, targets, weights)
     numbers = torch.Generator(tokens.device).manual_seed(noise_seed)
     uniforms = torch.rand(drawn.shape, generator=numbers, device=tokens.device, dtype=torch.float64)
     sampled, likeliest = generator.sample(hidden.detach(), uniforms, temperature)

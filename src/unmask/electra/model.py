@@ -306,13 +306,15 @@ class ElectraForMaskedLM(ElectraBackbone):
         """(n, embedding_size) → (n, vocab_size)."""
         return F.linear(hidden, self.output_weight, self.generator_head.output.bias)
 
-    def masked_lm_loss_sum(self, hidden: Tensor, targets: Tensor) -> Tensor:
+    def masked_lm_loss_sum(self, hidden: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
         """Sum of the cross-entropies in nats, a float32 scalar; the logits are made chunk by chunk.
 
         Args:
             hidden: (n, embedding_size) from `hidden`; targets: (n,) int64, every one counted.
+            weights: (n,) how often each is counted; None: once.
         """
-        return linear_cross_entropy(hidden, self.output_weight, targets, self.generator_head.output.bias)
+        bias = self.generator_head.output.bias
+        return linear_cross_entropy(hidden, self.output_weight, targets, bias, row_weights=weights)
 
     @torch.no_grad()
     def sample(self, hidden: Tensor, uniforms: Tensor, temperature: float = 1.0) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,12 @@ CHUNK_ROWS = 256
 
 
 def linear_cross_entropy(
-    hidden: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None = None
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    bias: Tensor | None = None,
+    *,
+    row_weights: Tensor | None = None,
 ) -> Tensor:
     """Sum of the cross-entropies of `hidden @ weightᵀ + bias` against `targets`, chunk by chunk.
 
@@ -27,6 +32,7 @@ def linear_cross_entropy(
         weight: (vocabulary, width).
         targets: (rows,) int64, every one a valid id: rows without a label are left out by the caller.
         bias: (vocabulary,) or None.
+        row_weights: (rows,) what each row counts; None: 1.
 
     Returns:
         A scalar, float32 (float64 for float64 weights): the sum over rows, in nats.
@@ -36,7 +42,7 @@ def linear_cross_entropy(
         torch.is_grad_enabled() and tensor is not None and tensor.requires_grad
         for tensor in (hidden, weight, bias)
     )
-    return _LinearCrossEntropy.apply(hidden, weight, bias, targets, wanted)
+    return _LinearCrossEntropy.apply(hidden, weight, bias, targets, row_weights, wanted)
 
 
 def linear_log_probabilities(
@@ -118,6 +124,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         weight: Tensor,
         bias: Tensor | None,
         targets: Tensor,
+        row_weights: Tensor | None,
         wanted: tuple[bool, bool, bool],
     ) -> Tensor:
         device = hidden.device
@@ -136,10 +143,14 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 logits += bias
             target = targets[rows, None]
             normaliser = torch.logsumexp(logits, -1, keepdim=True)
-            loss += (normaliser - logits.gather(1, target)).sum()
+            losses = normaliser - logits.gather(1, target)
+            counts = None if row_weights is None else row_weights[rows, None].to(sum_type)
+            loss += (losses if counts is None else losses * counts).sum()
             if not any(wanted):
                 continue
             gradient = _gradient_of_logits(logits, normaliser, target)
+            if counts is not None:
+                gradient *= counts
             if d_bias is not None:
                 d_bias += gradient.sum(0)
             gradient = gradient.to(matmul_type)
@@ -157,7 +168,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             None if gradient is None else (gradient * upstream).to(kind)
             for gradient, kind in zip(ctx.saved_tensors, ctx.types, strict=True)
         )
-        return *gradients, None, None
+        return *gradients, None, None, None
 
 
 def _autocast_type(device: torch.device) -> torch.dtype | None:

@@ -13,12 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from unmask import hub
-from unmask.data.pretraining import ReplacedTokens
+from unmask.data.pretraining import MaskedDiffusion, ReplacedTokens
 from unmask.data.shards import Shards, Split
 from unmask.data.stream import EvaluationBatches, TrainingBatches
 from unmask.electra import flops
 from unmask.electra.baselines import AllTokensMaskedLM, MaskedLMLosses, masked_lm_step
 from unmask.electra.config import ElectraConfig, generator_config
+from unmask.electra.diffusion import DIFFUSION_DISCRIMINATOR_WEIGHT, DiffusionLosses, diffusion_step
 from unmask.electra.electric import Electric, ElectricLosses
 from unmask.electra.model import ElectraForMaskedLM, ElectraForPreTraining
 from unmask.electra.pair import DISCRIMINATOR, DISCRIMINATOR_WEIGHT, GENERATOR, ElectraPair
@@ -34,7 +35,13 @@ from unmask.training.loop import Batch, Loss, step_seed
 from unmask.training.recipe import ElectraObjective, PretrainRecipe
 
 #: How many models read each token of a batch, of which a log's rate counts each.
-PASSES: dict[ElectraObjective, int] = {"replaced-tokens": 2, "masked-lm": 1, "all-tokens": 2, "electric": 3}
+PASSES: dict[ElectraObjective, int] = {
+    "replaced-tokens": 2,
+    "masked-lm": 1,
+    "all-tokens": 2,
+    "electric": 3,
+    "masked-diffusion": 2,
+}
 
 
 class Losses(Protocol):
@@ -57,6 +64,8 @@ class Inputs:
     drawn: Tensor
     layout: Layout
     types: Tensor
+    #: What each drawn place counts, where they do not count the same.
+    weights: Tensor | None = None
 
     @classmethod
     def of(cls, batch: Batch, device: torch.device) -> Self:
@@ -66,6 +75,7 @@ class Inputs:
             to_tensor(batch["drawn"], device),
             to_layout(batch["lengths"], device),
             to_tensor(batch["token_types"], device),
+            torch.from_numpy(batch["weights"]).to(device) if "weights" in batch else None,
         )
 
     def arguments(self) -> tuple[Tensor, Tensor, Tensor, Layout, Tensor]:
@@ -103,6 +113,7 @@ def electra_pretraining(
         "masked-lm": _masked_lm,
         "all-tokens": _all_tokens,
         "electric": _electric,
+        "masked-diffusion": _masked_diffusion,
     }
     objective, passes = make[recipe.electra_objective](recipe, tokenizer), PASSES[recipe.electra_objective]
     objective.model.to(device)
@@ -159,15 +170,16 @@ def held_out_batches(
 def _source(
     recipe: PretrainRecipe, split: Split, tokenizer: ElectraTokenizer, rate: float | Ramp
 ) -> ReplacedTokens:
-    return ReplacedTokens(
-        split,
-        max_length=recipe.length,
-        cls_id=tokenizer.cls_token_id,
-        sep_id=tokenizer.sep_token_id,
-        mask_id=tokenizer.mask_token_id,
-        special_ids=sorted(tokenizer.special_ids),
-        mask_rate=rate,
-    )
+    settings: dict[str, Any] = {
+        "max_length": recipe.length,
+        "cls_id": tokenizer.cls_token_id,
+        "sep_id": tokenizer.sep_token_id,
+        "mask_id": tokenizer.mask_token_id,
+        "special_ids": sorted(tokenizer.special_ids),
+    }
+    if recipe.electra_objective == "masked-diffusion":
+        return MaskedDiffusion(split, **settings)
+    return ReplacedTokens(split, **settings, mask_rate=rate)
 
 
 def temperature_ramp(recipe: PretrainRecipe) -> Ramp:
@@ -201,7 +213,8 @@ def filler_config(recipe: PretrainRecipe, config: ElectraConfig) -> ElectraConfi
     if recipe.generator is not None:
         path = _generator_directory(recipe.generator) / hub.CONFIG
         return ElectraConfig.from_hub(hub.read_json(path), str(path))
-    return generator_config(config, recipe.chosen("generator_share", 0.25))
+    share = 1.0 if recipe.electra_objective == "masked-diffusion" else 0.25
+    return generator_config(config, recipe.chosen("generator_share", share))
 
 
 def step_flops(recipe: PretrainRecipe, tokenizer: ElectraTokenizer) -> Callable[[Batch], int]:
@@ -232,19 +245,44 @@ def step_flops(recipe: PretrainRecipe, tokenizer: ElectraTokenizer) -> Callable[
 def _replaced_tokens(recipe: PretrainRecipe, tokenizer: ElectraTokenizer) -> Objective:
     pair = _pair(recipe, tokenizer)
     weight = recipe.chosen("discriminator_weight", DISCRIMINATOR_WEIGHT)
-
-    def save(directory: Path) -> list[Path]:
-        pair.save_pretrained(directory)
-        return [directory, directory / GENERATOR, directory / DISCRIMINATOR]
-
     return Objective(
         pair,
         lambda inputs, seed, temperature: pair.replaced_token_step(
             *inputs.arguments(), noise_seed=seed, temperature=temperature
         ),
         lambda losses: losses.loss(weight),
-        save,
+        _pair_saver(pair),
     )
+
+
+def _masked_diffusion(recipe: PretrainRecipe, tokenizer: ElectraTokenizer) -> Objective:
+    pair = _pair(recipe, tokenizer)
+    weight = recipe.chosen("discriminator_weight", DIFFUSION_DISCRIMINATOR_WEIGHT)
+    special = torch.tensor(sorted(tokenizer.special_ids))
+
+    def step(inputs: Inputs, seed: int, temperature: float) -> DiffusionLosses:
+        assert inputs.weights is not None
+        return diffusion_step(
+            pair.generator,
+            pair.discriminator,
+            *inputs.arguments(),
+            weights=inputs.weights,
+            noisable=int((~torch.isin(inputs.tokens, special.to(inputs.tokens.device))).sum()),
+            noise_seed=seed,
+            temperature=temperature,
+        )
+
+    return Objective(pair, step, lambda losses: losses.loss(weight), _pair_saver(pair))
+
+
+def _pair_saver(pair: ElectraPair) -> Callable[[Path], list[Path]]:
+    """How a run whose outcome is a pair writes it."""
+
+    def save(directory: Path) -> list[Path]:
+        pair.save_pretrained(directory)
+        return [directory, directory / GENERATOR, directory / DISCRIMINATOR]
+
+    return save
 
 
 def _pair(recipe: PretrainRecipe, tokenizer: ElectraTokenizer) -> ElectraPair:

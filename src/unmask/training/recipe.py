@@ -34,7 +34,7 @@ FAMILY_FIELDS: dict[str, tuple[str, ...]] = {
     ),
 }
 
-ElectraObjective = Literal["replaced-tokens", "masked-lm", "all-tokens", "electric"]
+ElectraObjective = Literal["replaced-tokens", "masked-lm", "all-tokens", "electric", "masked-diffusion"]
 #: ELECTRA's settings that mean nothing to an objective.
 IDLE_FIELDS: dict[ElectraObjective, tuple[str, ...]] = {
     "replaced-tokens": (),
@@ -57,6 +57,7 @@ IDLE_FIELDS: dict[ElectraObjective, tuple[str, ...]] = {
         "final_temperature",
         "final_mask_rate",
     ),
+    "masked-diffusion": ("mask_rate", "final_mask_rate"),
 }
 
 
@@ -99,8 +100,9 @@ class PretrainRecipe:
         embedding_width: (ELECTRA) width of the embeddings; default: width.
         objective: (ELECTRA) "replaced-tokens", or a baseline of the same size: "masked-lm", or "all-tokens"
             (masked LM that predicts every token and may copy its input), or "electric" (energies that score
-            texts); default: replaced-tokens.
-        generator_share: (ELECTRA) generator's width, heads and feed-forward as a share; default: 0.25.
+            texts), or "masked-diffusion" (a pair that writes); default: replaced-tokens.
+        generator_share: (ELECTRA) generator's width, heads and feed-forward as a share; default: 0.25, for
+            masked-diffusion, where it is the generator that writes, 1.
         generator: (ELECTRA) a masked LM, or a pair, by directory or Hub name, whose weights the generator starts
             with; it needs the same vocabulary. Default: none, drawn afresh.
         freeze_generator: (ELECTRA) do not train the generator that is given (Fast-ELECTRA); default: false.
@@ -112,7 +114,7 @@ class PretrainRecipe:
         temperature: (ELECTRA) of the generator's sampling; default: 1.
         final_temperature: (ELECTRA) it moves there in a straight line over the run; default: it stays.
         discriminator_weight: (ELECTRA) weight of the discriminator's loss, or of the loss over all tokens, beside
-            the generator's; default: 50, for all-tokens 1.
+            the generator's; default: 50, for all-tokens 1, for masked-diffusion 5.
         lowercase: (ELECTRA) the tokenizer that is trained ignores case and accents; default: true.
     """
 
