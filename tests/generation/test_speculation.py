@@ -14,11 +14,10 @@ from reference import END, VOCABULARY, padded_batch
 from torch import Tensor
 
 from unmask.errors import UserError
-from unmask.generation import speculation
 from unmask.generation.plan import Plan
 from unmask.generation.search import decode
 from unmask.generation.settings import GenerationSettings
-from unmask.generation.speculation import Copier, speculate
+from unmask.generation.speculation import Copier, Odds, speculate
 from unmask.t5.config import T5Config
 from unmask.t5.decoding import T5Decoder
 from unmask.t5.model import T5ForConditionalGeneration
@@ -147,13 +146,49 @@ def test_copying_takes_fewer_passes() -> None:
     assert decoder.passes <= 6
 
 
-def test_large_batches_guess_less() -> None:
-    source = [*range(2, 20), 5, 9, 3, END]
-    prompt, copying = torch.zeros(32, 1, dtype=torch.int64), GenerationSettings(speculate=True)
-    plan = Plan(prompt=prompt, end_id=END, pad_id=0, limit=40, settings=copying)
-    decoder = Script([source] * 32, lambda ids, fed: (ids + [0] * 40)[len(fed) - 1], noise=0.0, ties=0.0)
-    assert speculate(decoder, plan, [source] * 32, 0.0).sequences[8].tolist() == [0, *source]
-    assert max(decoder.widths) == speculation.VERIFIED // 32
+def test_the_more_rows_the_surer_a_guess_must_be() -> None:
+    odds = Odds()
+    lengths = [odds.worth(context=1, rows=rows) for rows in (1, 4, 16, 64)]
+    assert lengths == sorted(lengths, reverse=True) and lengths[0] > 5 and lengths[-1] == 0
+    assert odds.worth(context=8, rows=16) > odds.worth(context=1, rows=16), "a longer context says more"
+
+
+def test_guesses_that_fail_are_given_up_and_taken_up_again() -> None:
+    odds = Odds()
+    for _ in range(60):
+        odds.learn(context=1, first=False, verified=odds.worth(context=1, rows=1), accepted=0)
+    assert odds.worth(context=1, rows=1) == 0
+    assert odds.worth(context=5, rows=1) > 0, "other contexts are judged by themselves"
+    for _ in range(60):
+        odds.learn(context=1, first=True, verified=0, accepted=0)
+    assert odds.worth(context=1, rows=1) > 5, "what was not verified is not learnt from"
+
+
+def test_runs_that_break_off_make_guesses_shorter() -> None:
+    def worth(accepted: int) -> int:
+        odds = Odds()
+        for _ in range(30):
+            odds.learn(context=4, first=True, verified=10, accepted=accepted)
+        return odds.worth(context=4, rows=2)
+
+    lengths = [worth(accepted) for accepted in (1, 3, 10)]
+    assert lengths == sorted(lengths) and lengths[0] < 3 and lengths[-1] > 20
+
+
+def test_a_batch_that_copies_nothing_is_hardly_verified() -> None:
+    """Guesses from a source that has the tokens, but never in the order in which they are written."""
+    sources = [[*range(2, 18), END]] * 8
+    plan = Plan(
+        prompt=torch.zeros(8, 1, dtype=torch.int64),
+        end_id=END,
+        pad_id=0,
+        limit=60,
+        settings=GenerationSettings(speculate=True),
+    )
+    written = [int(x) for x in torch.randint(2, 18, (60,), generator=torch.Generator().manual_seed(1))]
+    decoder = Script(sources, lambda ids, fed: written[len(fed) - 1], noise=0.0, ties=0.0)
+    assert speculate(decoder, plan, sources, 0.0).sequences[3].tolist() == [0, *written]
+    assert sum(width > 1 for width in decoder.widths) < 15
 
 
 def test_guesses_follow_the_longest_context() -> None:
@@ -170,8 +205,8 @@ def test_guesses_follow_the_longest_context() -> None:
 
 @pytest.fixture
 def far(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Guesses are long in large batches too."""
-    monkeypatch.setattr(speculation, "VERIFIED", 10_000)
+    """Everything that is guessed is verified, in large batches too."""
+    monkeypatch.setattr(Odds, "worth", lambda odds, context, rows: 100)
 
 
 @pytest.fixture(scope="module")
@@ -235,7 +270,7 @@ def test_thousands_of_sources_come_out_as_greedy_writes_them(
     copyist: T5ForConditionalGeneration, rules: dict[str, Any], guesses: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if guesses == "far":
-        monkeypatch.setattr(speculation, "VERIFIED", 10_000)
+        monkeypatch.setattr(Odds, "worth", lambda odds, context, rows: 100)
     assert check_copying(copyist, range(100, 150), 40, **rules) == 2000
     assert check_copying(copyist, range(200, 700), 1, **rules) == 500
 
@@ -280,6 +315,7 @@ def test_random_models_write_what_greedy_writes(pair: Any, draft_tokens: int) ->
         ids, mask = padded_batch(seed, rows=12)
         options = {"max_new_tokens": 24, "min_new_tokens": seed % 5, "return_scores": True}
         options["decoder_prefix_ids"] = [9, 4][: seed % 3] or None
+        options["repetition_penalty"] = (1.0, 1.5)[seed % 2]
         greedy = ours.generate(ids, mask, **options)
         found = ours.generate(ids, mask, speculate=True, draft_tokens=draft_tokens, **options)
         assert torch.equal(found.sequences, greedy.sequences)

@@ -14,8 +14,9 @@ from unmask.generation.plan import Plan, feed_prompt, nothing_left
 from unmask.generation.rules import Rule, apply_rules
 from unmask.generation.sampling import Sampler
 
-#: Numbers that `likeliest` compares at once: T5's vocabularies are multiples of it.
-_BLOCK = 128
+#: Numbers that `likeliest` compares at once. The published vocabularies are multiples of the first, those of
+#: `unmask pretrain` of the second.
+_BLOCKS = (128, 64)
 
 
 @dataclass(frozen=True)
@@ -101,13 +102,13 @@ def likeliest(logits: Tensor) -> Tensor:
     PyTorch's own goes through a row one number at a time; here whole blocks are compared first.
     """
     rows, vocabulary = logits.shape
-    whole = vocabulary // _BLOCK * _BLOCK
-    if logits.device.type != "cpu" or whole != vocabulary or not logits.is_contiguous():
+    block = next((size for size in _BLOCKS if vocabulary % size == 0), None)
+    if block is None or logits.device.type != "cpu" or not logits.is_contiguous():
         return logits.argmax(-1)
-    blocks = logits.view(rows, -1, _BLOCK)
+    blocks = logits.view(rows, -1, block)
     best = blocks.amax(-1).argmax(-1)
     inside = blocks[torch.arange(rows), best].argmax(-1)
-    return best.mul_(_BLOCK).add_(inside)
+    return best.mul_(block).add_(inside)
 
 
 def _scores(logits: Tensor, ids: Tensor) -> Tensor:

@@ -7,8 +7,10 @@ worst, never another result: what is kept is what greedy decoding would have wri
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -17,15 +19,17 @@ from unmask.generation.decoder import Decoder
 from unmask.generation.output import GenerationOutput
 from unmask.generation.plan import Plan, feed_prompt, nothing_left
 from unmask.generation.rules import apply_rules, rules_of
+from unmask.generation.search import likeliest
 
 #: As far back as the contexts of two places are compared.
 _CONTEXT = 8
 #: The most places looked at for one guess.
 _PLACES = 128
-#: The most tokens verified in one pass over all rows. A pass reads the weights once, which a few tokens share for
-#: nothing; each more costs its arithmetic. t5-small on two cores of a Xeon, ms a pass of 1, 8, 32, 128 tokens:
-#: float32 3.3, 5.1, 10.7, 33; int8 0.9, 1.5, 3.5, 12. So a row alone guesses far, a row among many less.
-VERIFIED = 128
+#: What a pass costs besides its tokens, counted in tokens. A pass reads the weights once, whatever it is fed, and
+#: each token costs its arithmetic. By the clock (t5-small on two cores of a Xeon, ms a pass of 1, 8, 32, 128 tokens:
+#: float32 3.3, 5.1, 10.7, 33; int8 0.9, 1.5, 3.5, 12) it is about 10, but the chances below are of guesses that
+#: stay right for long or fail at once, and 4 was fastest on tasks that copy and least slow on those that do not.
+PASS_COST = 4
 #: Stands between source and what is written; no token has it.
 _BORDER = -1
 
@@ -41,6 +45,8 @@ class Copier:
             self.places[token].append(place)
         #: Where the last guess was copied from: an edited text goes on near there.
         self.pointer = 0
+        #: How many tokens before that place are those before the guess; 0: there was none.
+        self.context = 0
 
     def write(self, ids: Sequence[int]) -> None:
         """These tokens were written."""
@@ -61,6 +67,7 @@ class Copier:
             rank = (length, -abs(place - self.pointer))
             if best is None or rank > best_rank:
                 best, best_rank = place, rank
+        self.context = best_rank[0]
         if best is None:
             return []
         self.pointer = best
@@ -69,6 +76,62 @@ class Copier:
             if stop in copied:
                 del copied[copied.index(stop) + behind :]
         return copied
+
+
+class _Chance:
+    """How often something was right, the newest counting most."""
+
+    #: After so many tries all before count half.
+    MEMORY = 32
+
+    def __init__(self, expected: float) -> None:
+        self.tries = 2.0
+        self.right = expected * self.tries
+
+    @property
+    def value(self) -> float:
+        return self.right / self.tries
+
+    def add(self, right: int, tries: int) -> None:
+        self.right += right
+        self.tries += tries
+        if self.tries > self.MEMORY:
+            self.right /= 2
+            self.tries /= 2
+
+
+class Odds:
+    """How many guessed tokens are worth verifying, learnt from the guesses of all rows.
+
+    Copies come in runs: the first token of a guess says most, by how much context speaks for it.
+    """
+
+    def __init__(self) -> None:
+        #: That the first token is right, where one token, or several, are those before the guess.
+        self.first = _Chance(0.5), _Chance(0.9)
+        #: That one more is, behind one that was.
+        self.further = _Chance(0.93)
+
+    def worth(self, context: int, rows: int) -> int:
+        """How many tokens to verify of a guess, in a batch of so many rows.
+
+        A token that turns out right spares its row a place in a later pass, which costs that row one token and its
+        part of PASS_COST; verifying it costs one token. So it has to be right with a chance of
+        rows / (rows + PASS_COST).
+        """
+        first, needed = self._first(context).value, rows / (rows + PASS_COST)
+        if first < needed:
+            return 0
+        return 1 + int(math.log(needed / first) / math.log(min(self.further.value, 0.995)))
+
+    def learn(self, context: int, first: bool, verified: int, accepted: int) -> None:
+        """A guess's first token was right or not, verified or not; so many of those verified were accepted."""
+        self._first(context).add(first, 1)
+        if accepted:
+            self.further.add(accepted - 1, min(accepted, verified - 1))
+
+    def _first(self, context: int) -> _Chance:
+        return self.first[context > 1]
 
 
 class _Row:
@@ -81,14 +144,24 @@ class _Row:
         self.scores: list[float] = []
         self.copier = Copier(source, plan.end_id)
         self.plan = plan
-        self.budget = max(1, plan.settings.draft_tokens // 2)
+        #: What may come next, whether it is verified or not.
+        self.guessed: list[int] = []
 
     @property
     def ended(self) -> bool:
         return len(self.written) >= self.plan.limit or self.plan.end_id in self.written[-1:]
 
-    def guess(self, most: int) -> list[int]:
-        return self.copier.guess(min(self.budget, most, self.plan.limit - len(self.written) - 1))
+    def guess(self, odds: Odds, rows: int) -> list[int]:
+        """What is worth verifying."""
+        room = self.plan.limit - len(self.written) - 1
+        self.guessed = self.copier.guess(min(self.plan.settings.draft_tokens, room)) if room else []
+        return self.guessed[: odds.worth(self.copier.context, rows)] if self.guessed else []
+
+    def learn(self, odds: Odds, chosen: int, verified: int, accepted: int) -> None:
+        """The token written behind what was, and how far the guess was right."""
+        if self.guessed:
+            odds.learn(self.copier.context, chosen == self.guessed[0], verified, accepted)
+            self.guessed = []
 
     def accept(self, ids: list[int], scores: list[float]) -> None:
         """Write these, up to the end token."""
@@ -97,13 +170,6 @@ class _Row:
         self.written += ids
         self.scores += scores[: len(ids)]
         self.copier.write(ids)
-
-    def learn(self, guessed: int, accepted: int) -> None:
-        """Guess more after a guess that was right throughout, less after one that was not."""
-        if guessed and accepted == guessed:
-            self.budget = min(2 * self.budget, self.plan.settings.draft_tokens)
-        elif guessed:
-            self.budget = max(accepted + 1, self.plan.settings.draft_tokens // 2)
 
 
 class _Speculation:
@@ -116,6 +182,7 @@ class _Speculation:
         self.plan = plan
         self.tolerance = tolerance
         self.rows = [_Row(number, source, plan) for number, source in enumerate(sources)]
+        self.odds = Odds()
         self.device = plan.prompt.device
         self.prompt = plan.prompt
         self.rules = rules_of(plan.settings, plan.prompt_length, plan.end_id)
@@ -124,31 +191,38 @@ class _Speculation:
 
     def begin(self) -> None:
         """The prompt and the first token."""
-        logits = feed_prompt(self.decoder, self.prompt)[:, None]
+        logits = feed_prompt(self.decoder, self.prompt)
         self._accept(logits, [[] for _ in self.rows])
         self._drop_ended()
 
     def round(self) -> None:
         """Guess, verify, keep what is right and the token behind it."""
-        most = max(1, VERIFIED // len(self.rows) - 1)
-        guesses = [row.guess(most) for row in self.rows]
-        width = 1 + max(map(len, guesses))
-        fed = [row.written[-1:] + guess for row, guess in zip(self.rows, guesses, strict=True)]
+        guesses = [row.guess(self.odds, len(self.rows)) for row in self.rows]
         before = [self.plan.prompt_length + len(row.written) - 1 for row in self.rows]
-        if width == 1:
-            logits = self.decoder.step(self._tensor([ids[0] for ids in fed]))[:, None]
-        else:
-            self.stepped = False
-            padded = [ids + [self.plan.pad_id] * (width - len(ids)) for ids in fed]
-            logits = self.decoder.advance(self._tensor(padded), self._tensor([len(ids) for ids in fed]))
+        logits = self._logits(guesses)
         accepted = self._accept(logits, guesses)
         doubtful = [row for row, count in enumerate(accepted) if count < 0]
         if doubtful:
             self._replay(doubtful)
-        elif width > 1:
+        elif any(guesses):
             cached = [fed_before + 1 + count for fed_before, count in zip(before, accepted, strict=True)]
             self.decoder.rewind(self._tensor(cached))
         self._drop_ended()
+
+    def _logits(self, guesses: list[list[int]]) -> Tensor:
+        """Feed each row its last token and its guess → logits behind each, (tokens, vocabulary), row by row."""
+        last = [row.written[-1] for row in self.rows]
+        width = 1 + max(map(len, guesses))
+        if width == 1:
+            return self.decoder.step(self._tensor(last))
+        self.stepped = False
+        padding = [self.plan.pad_id] * (width - 1)
+        fed = [[token, *guess, *padding[len(guess) :]] for token, guess in zip(last, guesses, strict=True)]
+        lengths = [1 + len(guess) for guess in guesses]
+        logits = self.decoder.advance(self._tensor(fed), self._tensor(lengths)).flatten(0, 1)
+        if sum(lengths) == len(fed) * width:
+            return logits
+        return logits[[row * width + place for row, count in enumerate(lengths) for place in range(count)]]
 
     def _tensor(self, values: list[int] | list[list[int]]) -> Tensor:
         return torch.tensor(values, device=self.device)
@@ -156,54 +230,59 @@ class _Speculation:
     def _accept(self, logits: Tensor, guesses: list[list[int]]) -> list[int]:
         """Write what greedy decoding would have.
 
+        Args:
+            logits: (tokens, vocabulary): behind the last token of each row and behind each one guessed, row by row.
+
         Returns:
             How many guessed tokens of each row were right; -1 for a row whose next token is in doubt.
         """
         allowed = self._ruled(logits, guesses)
-        best, ids = allowed.max(-1)
-        choices = ids.tolist()
-        counts = [_agreement(chosen, guess) for chosen, guess in zip(choices, guesses, strict=True)]
-        doubts = self._doubts(allowed, best, counts)
-        scores = self._scores(logits, ids, counts)
-        for number, (row, guess) in enumerate(zip(self.rows, guesses, strict=True)):
-            count, doubt = counts[number], doubts[number]
-            row.learn(len(guess), count)
-            kept = count + 1 if doubt is None else doubt
-            self._check_choice(row, choices[number][:kept], best[number])
-            row.accept(choices[number][:kept], scores[number][:kept])
+        ids = likeliest(allowed)
+        tokens, scores = ids.tolist(), self._scores(logits, ids)
+        firsts = [0, *accumulate(len(guess) + 1 for guess in guesses)]
+        counts = [_agreement(tokens[first:], guess) for first, guess in zip(firsts, guesses, strict=False)]
+        doubts = self._doubts(allowed, ids, firsts, counts)
+        for number, row in enumerate(self.rows):
+            first, count, doubt = firsts[number], counts[number], doubts[number]
+            row.learn(self.odds, tokens[first], len(guesses[number]), count)
+            kept = slice(first, first + (count + 1 if doubt is None else doubt))
+            self._check_choice(row, tokens[kept], allowed[kept])
+            row.accept(tokens[kept], scores[kept])
             # An end token before the doubt settles it.
             if doubt is not None and not row.ended:
                 counts[number] = -1
         return counts
 
     def _ruled(self, logits: Tensor, guesses: list[list[int]]) -> Tensor:
-        """What the rules make of (rows, width, vocabulary) logits, each place behind its own history."""
+        """What the rules make of logits, each behind its own history."""
         if not self.rules:
             return logits
         # Rules take histories of one length at a time.
-        places: dict[int, list[tuple[int, int, list[int]]]] = defaultdict(list)
-        for number, (row, guess) in enumerate(zip(self.rows, guesses, strict=True)):
+        groups: dict[int, list[tuple[int, list[int]]]] = defaultdict(list)
+        number = 0
+        for row, guess in zip(self.rows, guesses, strict=True):
             for place in range(len(guess) + 1):
                 history = row.prompt + row.written + guess[:place]
-                places[len(history)].append((number, place, history))
+                groups[len(history)].append((number, history))
+                number += 1
         allowed = logits.clone()
-        for group in places.values():
-            rows, columns, histories = map(list, zip(*group, strict=True))
-            allowed[rows, columns] = apply_rules(self.rules, logits[rows, columns], self._tensor(histories))
+        for group in groups.values():
+            numbers, histories = map(list, zip(*group, strict=True))
+            allowed[numbers] = apply_rules(self.rules, logits[numbers], self._tensor(histories))
         return allowed
 
-    def _check_choice(self, row: _Row, chosen: list[int], best: Tensor) -> None:
+    def _check_choice(self, row: _Row, chosen: list[int], logits: Tensor) -> None:
         """Raises:
         UserError: one of the tokens that would be written is one that the rules forbid, like all others.
         """
         if not self.rules:
             return
         ends = chosen.index(self.plan.end_id) + 1 if self.plan.end_id in chosen else len(chosen)
-        stuck = (best[:ends] == float("-inf")).nonzero()
+        stuck = (logits[:ends].amax(-1) == float("-inf")).nonzero()
         if stuck.numel():
             raise nothing_left(row.number, len(row.written) + int(stuck[0]))
 
-    def _doubts(self, logits: Tensor, best: Tensor, counts: list[int]) -> list[int | None]:
+    def _doubts(self, logits: Tensor, ids: Tensor, firsts: list[int], counts: list[int]) -> list[int | None]:
         """The first place of each row where two tokens are too close to tell them apart.
 
         Logits of several tokens in one pass differ from those of `step` in their last bits.
@@ -211,22 +290,25 @@ class _Speculation:
         doubts: list[int | None] = [None] * len(counts)
         if self.stepped or not self.tolerance:
             return doubts
-        rows = torch.tensor([row for row, count in enumerate(counts) for _ in range(count + 1)])
-        places = torch.tensor([place for count in counts for place in range(count + 1)])
-        peaks = best[rows, places]
+        places = [(row, place) for row, count in enumerate(counts) for place in range(count + 1)]
+        tokens = self._tensor([firsts[row] + place for row, place in places])
+        considered = logits[tokens]
+        peaks = considered.gather(-1, ids[tokens, None])
         penalty = self.plan.settings.repetition_penalty
         # The penalty scales differences, too.
         margin = self.tolerance * max(penalty, 1 / penalty) * (1 + peaks.abs())
-        close = (logits[rows, places] >= (peaks - margin)[:, None]).sum(-1) > 1
-        for place in close.nonzero().squeeze(1).flip(0).tolist():
-            doubts[int(rows[place])] = int(places[place])
+        close = (considered >= peaks - margin).sum(-1) > 1
+        for number in close.nonzero().squeeze(1).flip(0).tolist():
+            row, place = places[number]
+            doubts[row] = place
         return doubts
 
-    def _scores(self, logits: Tensor, ids: Tensor, counts: list[int]) -> list[list[float]]:
+    def _scores(self, logits: Tensor, ids: Tensor) -> list[float]:
+        """Of each token; none where they are not wanted."""
         if not self.plan.with_scores:
-            return [[] for _ in counts]
-        chosen = logits.gather(-1, ids[:, :, None]).squeeze(-1)
-        scores: list[list[float]] = (chosen - logits.logsumexp(-1)).tolist()
+            return []
+        chosen = logits.gather(-1, ids[:, None]).squeeze(-1)
+        scores: list[float] = (chosen - logits.logsumexp(-1)).tolist()
         return scores
 
     def _replay(self, doubtful: list[int]) -> None:
@@ -250,7 +332,7 @@ class _Speculation:
         everyone = self.rows
         settled = torch.tensor(doubtful, device=self.device)
         self.rows = [everyone[row] for row in doubtful]
-        self._accept(last[settled][:, None], [[] for _ in doubtful])
+        self._accept(last[settled], [[] for _ in doubtful])
         self.rows = everyone
 
     def _drop_ended(self) -> None:

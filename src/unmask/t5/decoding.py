@@ -8,11 +8,10 @@ import torch
 from torch import Tensor
 
 from unmask.nn.ragged import Layout
-from unmask.t5.engine import engine_of
 from unmask.t5.slots import Slots, rearrange
 
 if TYPE_CHECKING:
-    from unmask.t5.model import T5ForConditionalGeneration
+    from unmask.t5.engine import T5Engine
 
 
 class Layers(Protocol):
@@ -40,7 +39,7 @@ class T5Decoder:
 
     def __init__(
         self,
-        model: T5ForConditionalGeneration,
+        engine: T5Engine,
         source: Tensor,
         layout: Layout,
         capacity: int,
@@ -53,7 +52,8 @@ class T5Decoder:
         copies: rows decoded for each source, side by side.
         """
         self.slots = Slots(layout.batch, layout.batch, 1, [0] * layout.batch)
-        self.layers: Layers = engine_of(model).decoder(source.float(), layout, capacity)
+        self.engine = engine
+        self.layers: Layers = engine.decoder(source.float(), layout, capacity)
         self.layers.settle(self.slots)
         if copies > 1:
             self.select(torch.arange(layout.batch).repeat_interleave(copies))

@@ -491,7 +491,7 @@ class T5ForConditionalGeneration(T5Backbone):
             decoder, plan, sources = self._begin(
                 input_ids, attention_mask, decoder_prefix_ids, constraint, return_scores, options
             )
-            exact = engine_of(self).is_fused or self.embedding.weight.dtype != torch.float32
+            exact = decoder.engine.is_fused or self.embedding.weight.dtype != torch.float32
             tolerance = 0.0 if exact else ADVANCE_TOLERANCE
             output = autoregressive.generate(decoder, plan, sources, tolerance=tolerance)
         # Copies from outside of inference mode: what was written may become labels.
@@ -551,8 +551,9 @@ class T5ForConditionalGeneration(T5Backbone):
         )
         if streaming:
             autoregressive.check_streamable(plan)
-        source = engine_of(self).encode(packed.ids, packed.layout)
-        decoder = T5Decoder(self, source, packed.layout, plan.capacity)
+        engine = engine_of(self)
+        source = engine.encode(packed.ids, packed.layout)
+        decoder = T5Decoder(engine, source, packed.layout, plan.capacity)
         sources = [ids.tolist() for ids in packed.ids.split(packed.layout.lengths)]
         return decoder, plan, sources
 
