@@ -64,7 +64,7 @@ _QKV_BIAS, _OUT_BIAS, _UP_BIAS, _DOWN_BIAS = range(4 * FIELDS, 4 * FIELDS + 4)
 _NORM, _NORM_BIAS, _LAST_NORM, _LAST_NORM_BIAS, _LINE = range(4 * FIELDS + 4, 4 * FIELDS + 9)
 
 
-@njit
+@njit(error_model="numpy")
 def _layer_norm(x: int, width: int, weight: int, bias: int, eps: Any) -> None:
     """One row, in place; the width is a multiple of LANES."""
     vectors = width // LANES

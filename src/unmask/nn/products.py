@@ -1,7 +1,8 @@
 """A whole product on all threads: rows prepared, tiles multiplied, results put where they belong.
 
 Everything here is compiled and called by each thread of a team with the same arguments (`unmask.nn.threads`); a
-team's threads share the panels of the weight.
+team's threads share the panels of the weight. What divides floats does so as NumPy (`error_model`): an exception,
+say over a model whose weights are not finite, would take one thread away from where the others wait for it.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def floats(address: int, count: int) -> Any:
     return carray(pointer(address), (count,), np.float32)
 
 
-@njit
+@njit(error_model="numpy")
 def _norm_factor(x: int, width: int, floor: Any) -> Any:
     """1 / √(|x|² + floor)."""
     whole = width // LANES
@@ -84,7 +85,7 @@ def _norm_factor(x: int, width: int, floor: Any) -> Any:
     return np.float32(1.0 / np.sqrt(length + floor))
 
 
-@njit
+@njit(error_model="numpy")
 def _prepare_row(x: int, width: int, floor: Any, rounded: int, steps: int, spare: int) -> Any:
     """One row's factor; for int8 (`steps` > 0) also its whole numbers, written to `rounded`.
 
