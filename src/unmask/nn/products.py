@@ -47,20 +47,25 @@ _CACHED = 1 << 18
 
 
 def scratch_bytes(threads: int, rows: int, inputs: int) -> int:
-    """What `product` needs: each thread's sums and prepared rows (or all threads' shared ones)."""
-    return threads * TILE_BYTES + prepared_rows(threads, rows) * (4 + 4 + _line_bytes_of(inputs))
+    """What `product` needs: each thread's sums; rows' factors and whole numbers, of each thread or of all."""
+    return threads * TILE_BYTES + _prepared_rows(threads, rows) * (4 + _line_bytes(inputs))
 
 
-def prepared_rows(threads: int, rows: int) -> int:
+@njit
+def _prepared_rows(threads: int, rows: int) -> int:
     return max(threads * _OWN_ROWS, rows)
 
 
-def _line_bytes_of(inputs: int) -> int:
-    # Whole vectors are rounded at a time: what lies behind a row is overwritten by its end.
-    return (-(-inputs // LANES) * LANES + LANES) * BYTES
+@njit
+def _line_bytes(inputs: int) -> int:
+    """Bytes of a row of whole numbers, which are written a vector at a time."""
+    return -(-inputs // LANES) * LANES * BYTES
 
 
-_line_bytes = njit(_line_bytes_of)
+@njit
+def numbers(address: int, count: int) -> Any:
+    """`count` int64 at an address."""
+    return carray(pointer(address), (count,), np.int64)
 
 
 @njit
@@ -137,7 +142,7 @@ def _deliver(
         place = first_row + row
         factor = factors[place]
         if places != 0:
-            place = carray(pointer(places), (place + 1,), np.int64)[place]
+            place = numbers(places, place + 1)[place]
         line = out + place * out_stride
         for panel in range(panels):
             here = sums + (row * panels + panel) * LANES * 4
@@ -230,9 +235,8 @@ def product(
     steps = activation_steps(inputs) if kind == INT8 else 0
     line = _line_bytes(inputs)
     sums = scratch + me * TILE_BYTES
-    room = max(threads * _OWN_ROWS, rows)
     factors_at = scratch + threads * TILE_BYTES
-    rounded = factors_at + room * 8
+    rounded = factors_at + _prepared_rows(threads, rows) * 4
     begin, end = 0, rows
     if rows <= _OWN_ROWS:
         factors_at += me * _OWN_ROWS * 4
