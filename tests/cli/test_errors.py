@@ -236,8 +236,11 @@ def test_model_of_the_wrong_family(
 ) -> None:
     line = refused("finetune", task("classification"), models["t5"], "--out", tmp_path / "a")
     assert "use an ELECTRA model" in line
-    line = refused("finetune", task("text-to-text"), models["electra"], "--out", tmp_path / "b")
-    assert "use a T5 model" in line
+    alone = models["electra"] / "discriminator"
+    line = refused("finetune", task("text-to-text"), alone, "--out", tmp_path / "b")
+    assert "has no generator" in line
+    line = refused("evaluate", task("text-to-text"), models["electra"])
+    assert "has not learnt to answer" in line
 
 
 @pytest.mark.parametrize(
