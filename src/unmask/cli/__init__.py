@@ -36,6 +36,13 @@ for name, summary in {
 tokenizer = App(name="tokenizer", help="Make tokenizers.")
 tokenizer.command("unmask.cli.tokenizer_train:train", name="train", help="Train a tokenizer on raw text.")
 app.command(tokenizer)
+vocabulary = App(name="vocabulary", help="Change a model's vocabulary.")
+for name, summary in {
+    "trim": "Keep the tokens alone that a corpus uses.",
+    "extend": "Add tokens that a corpus needs.",
+}.items():
+    vocabulary.command(f"unmask.cli.vocabulary:{name}", name=name, help=summary)
+app.command(vocabulary)
 export = App(name="export", help="Write a model for another engine.")
 export.command("unmask.cli.export:ct2", name="ct2", help="Write a T5 for CTranslate2.")
 app.command(export)
