@@ -12,7 +12,7 @@ documents that the writer has never seen, together: each of them alone rewards a
 continuations stand beside.
 
     python benchmarks/write.py                                # a small form, for a look: minutes
-    python benchmarks/write.py --epochs 30 --layers 6 --width 256 --seeds 3 --rows 630 --steps 3000
+    python benchmarks/write.py --epochs 30 --layers 6 --width 256 --learning-rate 1e-3 --seeds 3 --rows 630 --steps 3000
 """
 
 from __future__ import annotations
@@ -66,6 +66,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--vocab-size", type=int, default=1000)
     parser.add_argument("--epochs", type=float, default=1.0)
+    parser.add_argument("--learning-rate", type=float, default=4e-3, help="of ELECTRA's fine-tuning")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--rows", type=int, default=40, help="test rows that are answered")
     parser.add_argument("--passes", default="4,8,16", help="forward passes to compare at")
@@ -189,7 +190,7 @@ def one_seed(
 ) -> dict[str, Any]:
     common: dict[str, Any] = {"epochs": options.epochs, "precision": "bfloat16", "seed": seed}
     begun = time.perf_counter()
-    for_electra = FinetuneSettings(learning_rate=1e-3, **common)
+    for_electra = FinetuneSettings(learning_rate=options.learning_rate, **common)
     directory = finetune(task, electra, work / f"electra-run-{seed}", for_electra, device=CPU)
     electra_time, begun = time.perf_counter() - begun, time.perf_counter()
     for_t5 = FinetuneSettings(optimiser="scaled-adamw", learning_rate=2e-2, **common)
