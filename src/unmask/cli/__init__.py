@@ -23,6 +23,7 @@ app = App(
 for name, summary in {
     "quickstart": "Train, fine-tune and evaluate a tiny T5 and a tiny ELECTRA on the data that ships with unmask.",
     "corpus": "Clean raw text into documents to train on; the same command again continues a stopped run.",
+    "pack": "Tokenise a corpus into shards that training reads.",
     "pretrain": "Pre-train a model from raw text; the same command again continues a stopped run.",
     "finetune": "Fine-tune a model on a task: text to text (T5) or classification (ELECTRA).",
     "evaluate": "Score a fine-tuned model on a task's held-out rows, beside simple baselines.",
