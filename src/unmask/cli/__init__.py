@@ -25,6 +25,7 @@ for name, summary in {
     "corpus": "Clean raw text into documents to train on; the same command again continues a stopped run.",
     "pack": "Tokenise a corpus into shards that training reads.",
     "pretrain": "Pre-train a model from raw text; the same command again continues a stopped run.",
+    "show-batch": "Show the examples of a pre-training batch, as the model sees them.",
     "finetune": "Fine-tune a model on a task: text to text (T5) or classification (ELECTRA).",
     "evaluate": "Score a fine-tuned model on a task's held-out rows, beside simple baselines.",
     "compare": "Compare pre-training objectives at equal compute, with the spread over seeds.",
@@ -33,7 +34,8 @@ for name, summary in {
     "quantize": "Write a model in int8 or bfloat16, and report what that costs.",
     "convert": "Turn a checkpoint of T5X, Flax or Google's ELECTRA into a model directory.",
 }.items():
-    app.command(f"unmask.cli.{name}:{name}", name=name, help=summary)
+    module = name.replace("-", "_")
+    app.command(f"unmask.cli.{module}:{module}", name=name, help=summary)
 tokenizer = App(name="tokenizer", help="Make tokenizers.")
 tokenizer.command("unmask.cli.tokenizer_train:train", name="train", help="Train a tokenizer on raw text.")
 app.command(tokenizer)

@@ -329,7 +329,7 @@ class FusedLayers:
         shape = (len(weights.layers), layout.batch, engine.heads)
         self.keys = torch.zeros(*shape, engine.head_width, self.capacity, dtype=self.type)
         self.values = torch.zeros(*shape, self.capacity, self.padded_width, dtype=self.type)
-        biases = engine.decoder_tables(1, self.capacity, self.capacity - 1)
+        biases = list(engine.decoder_tables(1, self.capacity, self.capacity - 1))
         lines = {id(bias): bias[:, 0].detach().float().contiguous() for bias in biases}
         self.biases = [lines[id(bias)] for bias in biases]
         self.table = np.zeros(_SIZE, dtype=np.int64)
