@@ -70,6 +70,16 @@ def read_documents(
     return _documents(input_files(paths), Layout(text_column, by_line))
 
 
+def read_texts(
+    paths: str | PathLike[str] | Iterable[str | PathLike[str]],
+    *,
+    text_column: str = "text",
+    by_line: bool = False,
+) -> Iterator[str]:
+    """The texts of `read_documents`, for those who ask for nothing else."""
+    return (document.text for document in read_documents(paths, text_column=text_column, by_line=by_line))
+
+
 def input_files(paths: str | PathLike[str] | Iterable[str | PathLike[str]]) -> list[Path]:
     """The files that `read_documents` reads for these paths, in its order.
 

@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numba import carray, cfunc, njit
+from numba import carray, njit
 from torch import Tensor
 
 from unmask.nn import fused_attention, products, threads, tiles
+from unmask.nn.compiled import c_function, version_of
 from unmask.nn.fused_attention import attend, score_floats
 from unmask.nn.products import ACTIVATE, ADD, STORE, floats, product
 from unmask.nn.threads import HEADER, draw, member, pointer, share, wait
-from unmask.nn.tiled import version_of
 from unmask.nn.tiles import FIELDS, FLOAT32, LANES, ROWS, Panels, squares, total
 from unmask.nn.vectors import ACTIVATIONS
 
@@ -299,14 +299,14 @@ def _encode(table: Any) -> None:
 
 @cache
 def _compiled() -> Any:
-    """The layers as a C function; compiled once a machine, kept on disk. Freed code must not run: it is kept."""
+    """The layers as a C function; compiled once a machine, kept on disk."""
     version = version_of(fused_attention)
 
     def encode(address: Any) -> None:
         if version >= 0:
             _encode(carray(address, (_SIZE,), np.int64))
 
-    return cfunc("void(voidptr)", cache=True)(encode)
+    return c_function(encode)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,16 +7,21 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from unmask.errors import UserError
-from unmask.hub import write_atomically, write_json
+from unmask.hub import read_json, write_atomically, write_json
 from unmask.text import wordpiece
+from unmask.text.segmentation import Segmentation
 from unmask.text.tokenizer import Tokenizer
 from unmask.text.training import train_wordpiece
 
 if TYPE_CHECKING:
     import tokenizers
+
+
+#: Where tokenizer_config.json says which segmenter cuts texts into words; other programs pass over it.
+SEGMENTER = "segmenter"
 
 
 class ElectraTokenizer(Tokenizer):
@@ -30,8 +35,17 @@ class ElectraTokenizer(Tokenizer):
     sep_token_id: int
     mask_token_id: int
 
-    def __init__(self, backend: tokenizers.Tokenizer, names: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, backend: tokenizers.Tokenizer, names: dict[str, str] | None = None, segmenter: str | None = None
+    ) -> None:
+        """Args:
+        backend: the `tokenizers` library's WordPiece.
+        names: what the special tokens are called, by role.
+        segmenter: the name of a function that cuts texts into words first (`unmask.text.segmentation`).
+        """
         self._backend = backend
+        whole = [token.content for token in backend.get_added_tokens_decoder().values()]
+        self._segmentation = None if segmenter is None else Segmentation(segmenter, whole)
         self._names = dict(wordpiece.SPECIAL_TOKENS if names is None else names)
         ids: dict[str, int] = {}
         for role, name in self._names.items():
@@ -52,6 +66,9 @@ class ElectraTokenizer(Tokenizer):
         vocab_size: int,
         *,
         lowercase: bool = True,
+        strip_accents: bool | None = None,
+        split_cjk: bool | None = None,
+        segmenter: str | None = None,
         sample_bytes: int = 100_000_000,
     ) -> Self:
         """Train a vocabulary: `[PAD]` 0, `[UNK]` 1, `[CLS]` 2, `[SEP]` 3, `[MASK]` 4, then pieces.
@@ -59,21 +76,43 @@ class ElectraTokenizer(Tokenizer):
         Args:
             texts: documents.
             vocab_size: all ids, special tokens among them.
-            lowercase: fold case and accents, as BERT's uncased models.
+            lowercase: fold case, as BERT's uncased models.
+            strip_accents: fold accents (also the marks that tell Japanese kana apart); None follows `lowercase`.
+            split_cjk: each Chinese character is a word; None: where no segmenter says what a word is.
+            segmenter: the name of a function that cuts texts into words first (`unmask.text.segmentation`).
             sample_bytes: at most this much text is looked at, drawn by hash.
 
         Raises:
-            UserError: the vocabulary is too large or too small for the text; says what works.
+            UserError: the vocabulary is too large or too small for the text, which says what works; there is no
+                such segmenter.
         """
-        vocab = train_wordpiece(texts, vocab_size, lowercase=lowercase, sample_bytes=sample_bytes)
-        return cls(wordpiece.build(vocab, lowercase=lowercase))
+        if split_cjk is None:
+            split_cjk = segmenter is None
+        words_of = None
+        if segmenter is not None:
+            # Names of special tokens in a text to train on are text.
+            segmentation = Segmentation(segmenter)
+            words_of = lambda text: (word.text for word in segmentation.words(text))  # noqa: E731
+        vocab = train_wordpiece(
+            texts,
+            vocab_size,
+            lowercase=lowercase,
+            strip_accents=strip_accents,
+            split_cjk=split_cjk,
+            words_of=words_of,
+            sample_bytes=sample_bytes,
+        )
+        backend = wordpiece.build(
+            vocab, lowercase=lowercase, strip_accents=strip_accents, split_cjk=split_cjk
+        )
+        return cls(backend, segmenter=segmenter)
 
     @classmethod
     def _from_directory(cls, directory: Path) -> Self:
         # The tokenizer of a pair may lie beside its halves or inside either.
         for place in (directory, directory / "generator", directory / "discriminator"):
             if any((place / name).is_file() for name in (wordpiece.TOKENIZER_JSON, wordpiece.VOCAB_TXT)):
-                return cls(*wordpiece.load(place))
+                return cls(*wordpiece.load(place), _segmenter(place))
         return cls(*wordpiece.load(directory))
 
     def save_pretrained(self, directory: str | os.PathLike[str]) -> None:
@@ -88,6 +127,8 @@ class ElectraTokenizer(Tokenizer):
 
     def _config(self) -> dict[str, Any]:
         config: dict[str, Any] = {f"{role}_token": name for role, name in self._names.items()}
+        if self._segmentation is not None:
+            config[SEGMENTER] = self._segmentation.name
         normalizer = json.loads(self._backend.to_str())["normalizer"] or {}
         if normalizer.get("type") != "BertNormalizer":
             # Not BERT's own pipeline: this class takes tokenizer.json as it is.
@@ -108,6 +149,8 @@ class ElectraTokenizer(Tokenizer):
         if self._fingerprint is None:
             value = json.loads(self._backend.to_str())
             parts = [value[key] for key in ("added_tokens", "normalizer", "pre_tokenizer", "model")]
+            if self._segmentation is not None:
+                parts.append(self._segmentation.name)
             canonical = json.dumps([*parts, self._names], sort_keys=True)
             self._fingerprint = hashlib.sha256(canonical.encode()).hexdigest()
         return self._fingerprint
@@ -124,17 +167,46 @@ class ElectraTokenizer(Tokenizer):
     def mask_token(self) -> str:
         return self._names["mask"]
 
+    def normalize(self, text: str) -> str:
+        normalizer = self._backend.normalizer
+        return text if normalizer is None else str(normalizer.normalize_str(text))
+
     def _encode_plain(self, texts: list[str]) -> list[list[int]]:
+        if self._segmentation is not None:
+            return [ids for ids, _ in self._encode_words(texts, self._segmentation)]
         return [encoding.ids for encoding in self._backend.encode_batch_fast(texts, add_special_tokens=False)]
 
     def encode_with_offsets(self, texts: list[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
         """The ids of each text, nothing put around them, and where each stands: [start, end) in characters."""
         try:
+            if self._segmentation is not None:
+                return self._encode_words(texts, self._segmentation)
             encodings = self._backend.encode_batch(texts, add_special_tokens=False)
         except Exception:
             self._plain(texts)  # says what is wrong
             raise
         return [(encoding.ids, encoding.offsets) for encoding in encodings]
+
+    def _encode_words(
+        self, texts: list[str], segmentation: Segmentation
+    ) -> list[tuple[list[int], list[tuple[int, int]]]]:
+        rows = [segmentation.words(text) for text in texts]
+        encodings = self._backend.encode_batch(
+            [[word.text for word in row] for row in rows], is_pretokenized=True, add_special_tokens=False
+        )
+        # Offsets are inside the words.
+        return [
+            (
+                encoding.ids,
+                [
+                    (row[word].start + start, row[word].start + end)
+                    for word, (start, end) in zip(
+                        cast("list[int]", encoding.word_ids), encoding.offsets, strict=True
+                    )
+                ],
+            )
+            for row, encoding in zip(rows, encodings, strict=True)
+        ]
 
     def _with_special(self, first: list[int], second: list[int] | None) -> list[int]:
         row = [self.cls_token_id, *first, self.sep_token_id]
@@ -154,3 +226,9 @@ class ElectraTokenizer(Tokenizer):
     def _id(self, token: str) -> int | None:
         token_id: int | None = self._backend.token_to_id(token)
         return token_id
+
+
+def _segmenter(directory: Path) -> str | None:
+    path = directory / wordpiece.TOKENIZER_CONFIG
+    name = read_json(path).get(SEGMENTER) if path.is_file() else None
+    return None if name is None else str(name)

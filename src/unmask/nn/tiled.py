@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from functools import cache
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
-from numba import carray, cfunc, njit
+from numba import carray, njit
 from torch import Tensor
 
-from unmask.nn import products, threads, tiles, vectors
+from unmask.nn import products, threads
+from unmask.nn.compiled import c_function, version_of
 from unmask.nn.products import ACTIVATE, ADD, STORE, product
 from unmask.nn.threads import HEADER, member, pointer
 from unmask.nn.tiles import FIELDS, Panels
@@ -22,18 +20,6 @@ from unmask.nn.vectors import ACTIVATIONS
 _WEIGHT, _X, _WIDTH, _ROWS, _OUT, _OUT_WIDTH, _ENDING, _ACTIVATION, _SCRATCH, _SIZE = range(
     HEADER, HEADER + 10
 )
-
-
-def version_of(*modules: ModuleType) -> int:
-    """A number that changes with the source of compiled functions that others call.
-
-    Numba compiles a function again when its own file changed, not when one did that it calls: a function that
-    closes over this number is compiled again then too.
-    """
-    sources = b"".join(
-        Path(str(module.__file__)).read_bytes() for module in (threads, tiles, vectors, products, *modules)
-    )
-    return int(hashlib.sha256(sources).hexdigest()[:8], 16)
 
 
 @njit
@@ -60,14 +46,14 @@ def _whole(table: Any) -> None:
 
 @cache
 def _compiled() -> Any:
-    """The product as a C function; compiled once a machine, kept on disk. Freed code must not run: it is kept."""
+    """The product as a C function; compiled once a machine, kept on disk."""
     version = version_of()
 
     def whole(address: Any) -> None:
         if version >= 0:
             _whole(carray(address, (_SIZE,), np.int64))
 
-    return cfunc("void(voidptr)", cache=True)(whole)
+    return c_function(whole)
 
 
 class Tiled:

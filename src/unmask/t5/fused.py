@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numba import carray, cfunc, njit
+from numba import carray, njit
 from torch import Tensor
 
 from unmask.nn import fused_attention, products, threads, tiles
+from unmask.nn.compiled import c_function, version_of
 from unmask.nn.fused_attention import attend
 from unmask.nn.products import ACTIVATE, ADD, GATE, STORE, floats, product
 from unmask.nn.ragged import Layout
 from unmask.nn.threads import HEADER, member, pointer, share, wait
-from unmask.nn.tiled import version_of
 from unmask.nn.tiles import FIELDS, FLOAT16, FLOAT32, LANES, ROWS, Panels, store_half
 from unmask.nn.vectors import ACTIVATIONS
 from unmask.t5.slots import Slots
@@ -307,14 +307,14 @@ def _step(table: Any) -> None:
 
 @cache
 def _compiled() -> Any:
-    """The step as a C function; compiled once a machine, kept on disk. Freed code must not run: it is kept."""
+    """The step as a C function; compiled once a machine, kept on disk."""
     version = version_of(fused_attention)
 
     def step(address: Any) -> None:
         if version >= 0:
             _step(carray(address, (_SIZE,), np.int64))
 
-    return cfunc("void(voidptr)", cache=True)(step)
+    return c_function(step)
 
 
 class FusedLayers:

@@ -120,6 +120,9 @@ class T5Tokenizer(Tokenizer):
         """Whether every text decodes to itself: so for vocabularies that `train` made, not the published."""
         return self._vocabulary.lossless
 
+    def normalize(self, text: str) -> str:
+        return self._vocabulary.normalize(text)
+
     def _encode_plain(self, texts: list[str]) -> list[list[int]]:
         return self._vocabulary.encode(texts)
 

@@ -85,6 +85,10 @@ class Tokenizer(ABC):
     @abstractmethod
     def _id(self, token: str) -> int | None: ...
 
+    def normalize(self, text: str) -> str:
+        """The text as the vocabulary sees it, after what the tokenizer folds: case, accents, Unicode forms."""
+        return text
+
     def _type_ids(self, first: int, second: int | None) -> list[int] | None:
         """Segment of each token for plain lengths `first` and `second`; None where the family has none."""
         return None

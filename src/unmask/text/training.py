@@ -9,10 +9,11 @@ import heapq
 import io
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from hashlib import blake2b
 
 from unmask.errors import UserError
+from unmask.text import wordpiece
 from unmask.text.wordpiece import SPECIAL_TOKENS
 
 # Characters of text in one unit of sampling and training: a long document is cut at lines or words.
@@ -98,14 +99,24 @@ def _unigram_advice(error: str, vocab_size: int) -> str:
 
 
 def train_wordpiece(
-    texts: Iterable[str], vocab_size: int, *, lowercase: bool = True, sample_bytes: int = 100_000_000
+    texts: Iterable[str],
+    vocab_size: int,
+    *,
+    lowercase: bool = True,
+    strip_accents: bool | None = None,
+    split_cjk: bool = True,
+    words_of: Callable[[str], Iterable[str]] | None = None,
+    sample_bytes: int = 100_000_000,
 ) -> dict[str, int]:
     """Train a WordPiece vocabulary for ELECTRA: `[PAD]` 0, `[UNK]` 1, `[CLS]` 2, `[SEP]` 3, `[MASK]` 4.
 
     Args:
         texts: documents.
         vocab_size: number of pieces, the special ones among them.
-        lowercase: fold case and accents, as BERT's uncased models.
+        lowercase: fold case, as BERT's uncased models.
+        strip_accents: fold accents; None follows `lowercase`.
+        split_cjk: each Chinese character is a word.
+        words_of: the words of a text, which no piece may cross; None: spaces and punctuation alone part words.
         sample_bytes: train on at most this much text, drawn by hash.
 
     Returns:
@@ -115,11 +126,14 @@ def train_wordpiece(
     Raises:
         UserError: no text, or a size that does not suit it; says the largest or smallest that works.
     """
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-    normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    normalizer = wordpiece.normalizer(lowercase=lowercase, strip_accents=strip_accents, split_cjk=split_cjk)
     words = pre_tokenizers.BertPreTokenizer()
-    passages = [normalizer.normalize_str(passage) for passage in sample(texts, sample_bytes)]
+    passages = sample(texts, sample_bytes)
+    if words_of is not None:
+        passages = [" ".join(words_of(passage)) for passage in passages]
+    passages = [normalizer.normalize_str(passage) for passage in passages]
     counts = Counter[str]()
     for passage in passages:
         counts.update(passage)
@@ -160,11 +174,11 @@ def _alphabet(counts: dict[str, int], always: str) -> list[str]:
     return sorted(kept)
 
 
-def sample(texts: Iterable[str], limit: int) -> list[str]:
+def sample(texts: Iterable[str], limit: int, purpose: str = "") -> list[str]:
     """Passages of the texts, `limit` bytes at most, in an order that depends on nothing but their content.
 
     The passages with the smallest hashes are kept, so that the sample is the same for any order of the texts;
-    memory is bounded by `limit`.
+    memory is bounded by `limit`. Different purposes (of at most 16 bytes) draw independently of each other.
 
     Raises:
         UserError: there is no text, or it is not Unicode.
@@ -173,7 +187,7 @@ def sample(texts: Iterable[str], limit: int) -> list[str]:
     total, bound = 0, 1 << 64
     for passage in _passages(texts):
         data = passage.encode()
-        rank = int.from_bytes(blake2b(data, digest_size=8).digest())
+        rank = int.from_bytes(blake2b(data, digest_size=8, person=purpose.encode()).digest())
         # What is beyond a dropped passage stays out, though there may be room again: else order would matter.
         if rank >= bound:
             continue
@@ -184,7 +198,7 @@ def sample(texts: Iterable[str], limit: int) -> list[str]:
             bound = -last
             total -= len(dropped.encode())
     if not kept:
-        raise UserError("there is no text to train a vocabulary on")
+        raise UserError("there is no text to draw a sample from")
     return [passage for _, passage in sorted(kept, reverse=True)]
 
 

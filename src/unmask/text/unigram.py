@@ -148,6 +148,12 @@ class UnigramVocabulary:
                 rows[index] = self._merge(rows[index])
         return rows
 
+    def normalize(self, text: str) -> str:
+        """The text in the Unicode form that pieces are looked up in."""
+        if self.lossless:
+            return text
+        return str(self._processor.normalize(text)).replace(SPACE, " ")
+
     def _merge(self, ids: list[int]) -> list[int]:
         return [self._alias.get(token_id, token_id) for token_id in ids]
 

@@ -20,12 +20,19 @@ TOKENIZER_CONFIG = "tokenizer_config.json"
 SPECIAL_TOKENS = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
 
 
+def normalizer(*, lowercase: bool, strip_accents: bool | None, split_cjk: bool) -> normalizers.Normalizer:
+    """BERT's cleaning of text before it is cut; arguments as for `build`."""
+    return normalizers.BertNormalizer(
+        clean_text=True, handle_chinese_chars=split_cjk, strip_accents=strip_accents, lowercase=lowercase
+    )
+
+
 def build(
     vocab: Mapping[str, int],
     *,
     lowercase: bool = True,
     strip_accents: bool | None = None,
-    chinese_characters: bool = True,
+    split_cjk: bool = True,
     names: Mapping[str, str] = SPECIAL_TOKENS,
 ) -> Tokenizer:
     """BERT's pipeline: clean, split at spaces, punctuation and Chinese characters, longest match first.
@@ -34,7 +41,7 @@ def build(
         vocab: piece to id; pieces that continue a word begin with `##`.
         lowercase: fold case (and accents, unless `strip_accents` says otherwise).
         strip_accents: None follows `lowercase`, as in BERT.
-        chinese_characters: each Chinese character is a word.
+        split_cjk: each Chinese character is a word (the Kanji of Japanese too, not kana, not Hangul).
         names: what the special tokens are called (`pad`, `unk`, `cls`, `sep`, `mask`).
 
     Raises:
@@ -44,12 +51,7 @@ def build(
     if absent:
         raise UserError(f"the vocabulary lacks {', '.join(absent)}: a WordPiece vocabulary needs these lines")
     backend = Tokenizer(models.WordPiece(dict(vocab), unk_token=names["unk"], max_input_chars_per_word=100))
-    backend.normalizer = normalizers.BertNormalizer(
-        clean_text=True,
-        handle_chinese_chars=chinese_characters,
-        strip_accents=strip_accents,
-        lowercase=lowercase,
-    )
+    backend.normalizer = normalizer(lowercase=lowercase, strip_accents=strip_accents, split_cjk=split_cjk)
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     backend.decoder = decoders.WordPiece(prefix="##")
     backend.add_special_tokens([AddedToken(name, normalized=False, special=True) for name in names.values()])
@@ -119,7 +121,7 @@ def _from_vocab(directory: Path, config: Mapping[str, Any], names: Mapping[str, 
         vocab,
         lowercase=config.get("do_lower_case", True),
         strip_accents=config.get("strip_accents"),
-        chinese_characters=config.get("tokenize_chinese_chars", True),
+        split_cjk=config.get("tokenize_chinese_chars", True),
         names=names,
     )
     for token in _added_later(directory, config, vocab):
