@@ -58,7 +58,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--dtypes", default="float32,int8")
     parser.add_argument("--batches", default="1,8,32")
     parser.add_argument("--sources", type=int, help="use the first so many only")
-    parser.add_argument("--timed", default="48,96,192", help="sources timed at each batch size, drawn evenly")
+    parser.add_argument("--timed", default="32,64,128", help="sources timed at each batch size, drawn evenly")
     parser.add_argument("--rounds", type=int, default=5, help="0: no timing")
     parser.add_argument("--drafts", default="0", help="draft_tokens to try; 0: the default")
     parser.add_argument("--skip-check", action="store_true", help="time only")
@@ -184,7 +184,7 @@ def quality(held_out: HeldOut, tokenizer: T5Tokenizer, greedy: list[list[int]]) 
     rows = held_out.rows[: len(greedy)]
     part = HeldOut(held_out.task, held_out.training, rows)
     answers = {
-        "model": [tokenizer.decode(ids) for ids in greedy],
+        "model": [tokenizer.decode(ids[:-1] if ids[-1] == tokenizer.eos_token_id else ids) for ids in greedy],
         "copy of the input": [row.sources[0] for row in rows],
     }
     return {name: dict(part.score(texts).scores) for name, texts in answers.items()}
