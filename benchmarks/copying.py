@@ -1,21 +1,25 @@
 """What is copying speculation worth? Greedy decoding with and without it, on tasks that copy.
 
-    python benchmarks/copying.py DATA/wikisplit.toml MODEL --json copying.json
+    bash benchmarks/copying_model.sh DATA OUT
+    python benchmarks/copying.py OUT/tasks/wikisplit.toml OUT/wikisplit/model --json copying.json
 
 Every held-out source is decoded both ways, in both precisions: the ids must be the same, or the benchmark fails.
 Then the two take turns on some of the sources; tokens per second are medians over the rounds, encoder included,
-sources sorted by length as `unmask generate` does. Tasks and models: benchmarks/copying_data.py and
-docs/decoding.md. `--wrong-sources` lets every text copy from another's source: what guesses cost that are hardly ever
-right.
+sources sorted by length as `unmask generate` does. `--shape t5-small` adds zeros to the model, which writes the same
+at that model's cost. `--wrong-sources` lets every text copy from another's source: what guesses cost that are hardly
+ever right.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
+import math
 import os
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,6 +36,17 @@ from unmask.tasks.evaluation import HeldOut
 from unmask.tasks.rows import read_rows
 from unmask.tasks.task import Task, load_task
 
+#: Published sizes, which cost what they cost whatever the weights are.
+SHAPES: dict[str, dict[str, Any]] = {
+    "t5-small": {
+        "vocab_size": 32128,
+        "d_model": 512,
+        "d_ff": 2048,
+        "num_layers": 6,
+        "num_decoder_layers": 6,
+        "num_heads": 8,
+    }
+}
 #: Tokens of the largest batch that is decoded where time does not matter.
 BATCH_TOKENS = 16_384
 
@@ -43,11 +58,14 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--dtypes", default="float32,int8")
     parser.add_argument("--batches", default="1,8,32")
     parser.add_argument("--sources", type=int, help="use the first so many only")
-    parser.add_argument("--timed", default="48,96,192", help="sources timed at each batch size, drawn evenly")
+    parser.add_argument("--timed", default="32,64,128", help="sources timed at each batch size, drawn evenly")
     parser.add_argument("--rounds", type=int, default=5, help="0: no timing")
     parser.add_argument("--drafts", default="0", help="draft_tokens to try; 0: the default")
     parser.add_argument("--skip-check", action="store_true", help="time only")
-    parser.add_argument("--wrong-sources", action="store_true")
+    parser.add_argument("--shape", choices=list(SHAPES), help="give the model this size by adding zeros")
+    parser.add_argument(
+        "--wrong-sources", action="store_true", help="let texts copy from each other's sources"
+    )
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--json", type=Path)
     return parser.parse_args()
@@ -166,7 +184,7 @@ def quality(held_out: HeldOut, tokenizer: T5Tokenizer, greedy: list[list[int]]) 
     rows = held_out.rows[: len(greedy)]
     part = HeldOut(held_out.task, held_out.training, rows)
     answers = {
-        "model": [tokenizer.decode(ids) for ids in greedy],
+        "model": [tokenizer.decode(ids[:-1] if ids[-1] == tokenizer.eos_token_id else ids) for ids in greedy],
         "copy of the input": [row.sources[0] for row in rows],
     }
     return {name: dict(part.score(texts).scores) for name, texts in answers.items()}
@@ -182,6 +200,39 @@ def with_wrong_sources() -> None:
         return right(taken, end_id)
 
     speculation.Copier = wrong  # type: ignore[assignment,misc]
+
+
+def widened(model: T5ForConditionalGeneration, shape: str) -> T5ForConditionalGeneration:
+    """The same function at the cost of a larger model: its matrices are the corner of matrices of zeros.
+
+    A norm divides by the root mean square of twice as many numbers, half of them 0: its weight makes up for that.
+    The layers above the model's own add nothing. Where all logits of the model's tokens were negative, a row of zeros
+    would win: `check` compares the ids.
+    """
+    small = model.config
+    large = T5ForConditionalGeneration(dataclasses.replace(small, **SHAPES[shape]))
+    own = model.state_dict()
+    factor = math.sqrt(small.d_model / large.config.d_model)
+    with torch.no_grad():
+        for name, weight in large.state_dict().items():
+            weight.zero_()
+            if name not in own:
+                continue
+            corner = tuple(slice(size) for size in own[name].shape)
+            # Behind the decoder's norm the logits' scale, d_model^-0.5, makes up for it instead.
+            scaled = "norm" in name and name != "decoder.final_norm.weight"
+            weight[corner] = own[name] * (factor if scaled else 1.0)
+    return large.eval()
+
+
+def load(options: argparse.Namespace, dtype: str) -> T5ForConditionalGeneration:
+    if options.shape is None:
+        return T5ForConditionalGeneration.from_pretrained(options.model, dtype=dtype)
+    with tempfile.TemporaryDirectory() as folder:
+        widened(T5ForConditionalGeneration.from_pretrained(options.model), options.shape).save_pretrained(
+            folder
+        )
+        return T5ForConditionalGeneration.from_pretrained(folder, dtype=dtype)
 
 
 def numbers(text: str) -> list[int]:
@@ -207,9 +258,14 @@ def main() -> None:
     counts = Counts()
     if options.wrong_sources:
         with_wrong_sources()
-    report: dict[str, Any] = {"task": task.name, "threads": options.threads, "precisions": {}}
+    report: dict[str, Any] = {
+        "task": task.name,
+        "threads": options.threads,
+        "shape": options.shape,
+        "precisions": {},
+    }
     for dtype in options.dtypes.split(","):
-        bench = Bench(T5ForConditionalGeneration.from_pretrained(options.model, dtype=dtype), task, sources)
+        bench = Bench(load(options, dtype), task, sources)
         found: dict[str, Any] = {}
         report["precisions"][dtype] = found
         if not options.skip_check:

@@ -28,8 +28,7 @@ CORPORA = {"en.openstax-ccby": 1, "en.factbook": 1, "en.wikitext2-valid": 1, "en
 SHORTEST, LONGEST = 30, 240
 #: Wikipedia's text as wikisplit has it, cut into tokens, is scarce: each sentence is damaged in so many ways.
 WAYS = 5
-PAIRS, SHUFFLED = 240_000, 50_000
-TEST_ROWS, SHUFFLED_TEST = 2_000, 500
+PAIRS, TEST_ROWS = 240_000, 2_000
 #: Of the words of a text, this share is damaged.
 DAMAGED = 0.12
 #: Words that a reader can put back.
@@ -73,16 +72,6 @@ def sentences(text: str) -> Iterator[str]:
         sentence = " ".join(sentence.split())
         if SHORTEST <= len(sentence) <= LONGEST:
             yield sentence
-
-
-def shuffled(texts: list[str], seed: int) -> list[tuple[str, str]]:
-    """Up to 16 words of each text in random order, to be written as they are: only copying helps."""
-    pairs = []
-    for number, text in enumerate(texts):
-        rng = generator(seed, "shuffled words", number)
-        words = rng.permutation(text.split(" "))[: rng.integers(3, 17)]
-        pairs.append((" ".join(words), " ".join(words)))
-    return pairs
 
 
 def documents(data: Path, name: str, every: int) -> Iterator[tuple[str, str]]:
@@ -140,15 +129,12 @@ def write(data: Path, out: Path, seed: int = 0) -> None:
             corpus.write(json.dumps({"id": f"wikisplit/{number}", "text": split}) + "\n")
     for texts, purpose in ((train, "order of training"), (test, "order of the test")):
         generator(seed, purpose).shuffle(texts)  # type: ignore[arg-type]
+    seen = set(train)
+    unseen = [text for text in dict.fromkeys(test) if text not in seen]
     correction = {
         "train": damaged(train[:PAIRS], "damage of training", seed),
-        "test": damaged(sorted(set(test), key=test.index)[:TEST_ROWS], "damage of the test", seed),
+        "test": damaged(unseen[:TEST_ROWS], "damage of the test", seed),
     }
-    write_task(
-        out,
-        "shuffled",
-        {"train": shuffled(train[-SHUFFLED:], seed), "test": shuffled(test[:SHUFFLED_TEST], seed + 1)},
-    )
     write_task(out, "correction", correction)
     write_task(out, "wikisplit", {"train": split_train, "test": read_wikisplit(data, "dev")})
     print(
