@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from unmask import T5ForConditionalGeneration
+from unmask.errors import UserError
 from unmask.generation.sampling import filter_logits
 from unmask.generation.settings import GenerationSettings
+from unmask.t5.config import T5Config
 
 Reference = Callable[..., Any]
 Pair = tuple[T5ForConditionalGeneration, Any]
@@ -202,3 +204,9 @@ def test_draws_are_from_what_the_filters_leave(pair: Pair) -> None:
     found = drawn.bincount(minlength=expected.shape[0]) / drawn.shape[0]
     torch.testing.assert_close(found, expected, atol=0.035, rtol=0)
     assert not bool(found[expected == 0].any())
+
+
+def test_a_limit_beyond_memory() -> None:
+    model = T5ForConditionalGeneration(T5Config(vocab_size=61, d_model=32, d_ff=48, num_layers=2)).eval()
+    with pytest.raises(UserError, match="no memory for the keys and values .* lower max_new_tokens"):
+        model.generate(torch.tensor([[5, 6]]), max_new_tokens=10**11)

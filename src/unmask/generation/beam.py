@@ -192,7 +192,6 @@ def _results(found: list[tuple[Tensor, _Hypotheses]], plan: Plan) -> GenerationO
     scores = together.scores[:, :count].flatten()
     ids = together.ids[:, :count].flatten(0, 1)
     token_scores = together.token_scores[:, :count].flatten(0, 1)
-    # A place without a hypothesis holds the prompt alone.
     absent = scores == ABSENT
     # A place without a hypothesis holds the prompt alone.
     ids[absent, plan.prompt_length :] = plan.pad_id

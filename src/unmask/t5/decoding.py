@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor
 
+from unmask.errors import UserError
 from unmask.nn.ragged import Layout
 from unmask.t5.slots import Slots, rearrange
 
@@ -50,13 +51,27 @@ class T5Decoder:
         source: (total, d_model) encoder output, packed as `layout` says.
         capacity: the most tokens that a row is fed.
         copies: rows decoded for each source, side by side.
+
+        Raises:
+            UserError: there is no memory for so much.
         """
         self.slots = Slots(layout.batch, layout.batch, 1, [0] * layout.batch)
         self.engine = engine
-        self.layers: Layers = engine.decoder(source.float(), layout, capacity)
+        self.layers = self._layers(source.float(), layout, capacity, copies)
         self.layers.settle(self.slots)
         if copies > 1:
             self.select(torch.arange(layout.batch).repeat_interleave(copies))
+
+    def _layers(self, source: Tensor, layout: Layout, capacity: int, copies: int) -> Layers:
+        try:
+            return self.engine.decoder(source, layout, capacity)
+        except RuntimeError as error:
+            if "allocate memory" not in str(error):
+                raise
+            raise UserError(
+                f"no memory for the keys and values of {layout.batch * copies} results of {capacity} tokens: "
+                "lower max_new_tokens, or decode fewer texts at once"
+            ) from None
 
     @property
     def rows(self) -> int:
