@@ -208,5 +208,5 @@ def test_draws_are_from_what_the_filters_leave(pair: Pair) -> None:
 
 def test_a_limit_beyond_memory() -> None:
     model = T5ForConditionalGeneration(T5Config(vocab_size=61, d_model=32, d_ff=48, num_layers=2)).eval()
-    with pytest.raises(UserError, match="no memory for the keys and values .* lower max_new_tokens"):
+    with pytest.raises(UserError, match=r"no memory for the keys and values .* lower max_new_tokens"):
         model.generate(torch.tensor([[5, 6]]), max_new_tokens=10**11)
