@@ -47,8 +47,8 @@ SHAPES: dict[str, dict[str, Any]] = {
         "num_heads": 8,
     }
 }
-#: Tokens of the largest batch that is decoded where time does not matter.
-BATCH_TOKENS = 16_384
+#: Tokens of the batches that are compared: of few texts, so that much is guessed.
+BATCH_TOKENS = 2_048
 
 
 def arguments() -> argparse.Namespace:

@@ -28,8 +28,8 @@ _PLACES = 128
 #: What a pass costs besides its tokens, counted in tokens. A pass reads the weights once, whatever it is fed, and
 #: each token costs its arithmetic. By the clock (t5-small on two cores of a Xeon, ms a pass of 1, 8, 32, 128 tokens:
 #: float32 3.3, 5.1, 10.7, 33; int8 0.9, 1.5, 3.5, 12) it is about 10, but the chances below are of guesses that
-#: stay right for long or fail at once, and 4 was fastest on tasks that copy and least slow on those that do not.
-PASS_COST = 4
+#: stay right for long or fail at once: benchmarks/copying.py found little between 4 and 8, and less outside.
+PASS_COST = 6
 #: Stands between source and what is written; no token has it.
 _BORDER = -1
 
