@@ -78,17 +78,22 @@ def written_by_hand(row: list[int], plan: Refinement, number: int, with_judge: b
             found[place] = (token, weight[token] / sum(weight.values()))
         return found
 
-    unfilled = slots
-    for pass_number in range(plan.rounds):
-        if not unfilled:
-            break
-        found = proposals(unfilled, pass_number)
-        stay = int(len(slots) * math.cos(math.pi / 2 * (pass_number + 1) / plan.rounds))
-        stay = min(stay, len(unfilled) - 1)
-        best = sorted(unfilled, key=lambda place: -found[place][1])[: len(unfilled) - stay]
-        for place in best:
-            row[place], confidence[place] = found[place]
-        unfilled = [place for place in unfilled if place not in best]
+    def fill(block: list[int], first_pass: int) -> None:
+        unfilled = block
+        for number in range(plan.rounds):
+            if not unfilled:
+                break
+            found = proposals(unfilled, first_pass + number)
+            stay = int(len(block) * math.cos(math.pi / 2 * (number + 1) / plan.rounds))
+            stay = min(stay, len(unfilled) - 1)
+            best = sorted(unfilled, key=lambda place: -found[place][1])[: len(unfilled) - stay]
+            for place in best:
+                row[place], confidence[place] = found[place]
+            unfilled = [place for place in unfilled if place not in best]
+
+    size = plan.block or max(len(slots), 1)
+    for block, first in enumerate(range(0, len(slots), size)):
+        fill(slots[first : first + size], block * (plan.rounds + plan.revisions))
     for pass_number in range(plan.rounds, plan.rounds + plan.revisions):
         if with_judge:
             suspicion = {place: toy_suspicion(row, place) for place in slots}
@@ -118,7 +123,7 @@ def run(
         forbidden=torch.tensor(FORBIDDEN),
         plan=plan,
     )
-    return [row.tolist() for row in out.split(list(layout.lengths))]
+    return [row.tolist() for row in out.ids.split(list(layout.lengths))]
 
 
 rows_of_tokens = st.lists(
@@ -132,13 +137,22 @@ rows_of_tokens = st.lists(
     rounds=st.integers(1, 6),
     revisions=st.integers(0, 3),
     share=st.sampled_from([0.2, 0.25, 0.5, 1.0]),
+    block=st.sampled_from([None, 1, 2, 5]),
     temperature=st.sampled_from([0.0, 1.0, 2.0]),
     judged=st.booleans(),
 )
 def test_as_by_hand(
-    rows: list[list[int]], rounds: int, revisions: int, share: float, temperature: float, judged: bool
+    rows: list[list[int]],
+    rounds: int,
+    revisions: int,
+    share: float,
+    block: int | None,
+    temperature: float,
+    judged: bool,
 ) -> None:
-    plan = Refinement(rounds=rounds, revisions=revisions, share=share, temperature=temperature, seed=5)
+    plan = Refinement(
+        rounds=rounds, revisions=revisions, share=share, block=block, temperature=temperature, seed=5
+    )
     wanted = [written_by_hand(row, plan, number, judged) for number, row in enumerate(rows)]
     assert run(rows, plan, judged=judged) == wanted
 
@@ -155,8 +169,20 @@ def test_what_stays_and_what_is_never_written() -> None:
 def test_rows_do_not_know_their_company() -> None:
     plan = Refinement(rounds=3)
     assert run(ROWS, plan) == [run([row], plan)[0] for row in ROWS]
-    drawn = Refinement(rounds=3, temperature=1.0, seed=1)
+    drawn = Refinement(rounds=3, temperature=1.0, seed=1, block=2)
     assert run(ROWS[:2], drawn) == run(ROWS, drawn)[:2]
+
+
+def test_means_of_rows() -> None:
+    layout = Layout.of([5, 2, 2, 7])
+    ids = torch.tensor([token for row in ROWS for token in row])
+    out = refine(
+        ids, layout, Toy().propose, None, mask_id=MASK, forbidden=torch.tensor(FORBIDDEN), plan=Refinement()
+    )
+    assert out.places.tolist() == (ids == MASK).nonzero().squeeze(1).tolist()
+    means = out.row_means(torch.arange(11.0), 4)
+    assert means.tolist() == [1.0, 3.0, 0.0, 7.0]
+    assert ((out.confidence > 0) & (out.confidence <= 1)).all()
 
 
 def test_seeds_differ_and_repeat() -> None:
@@ -184,6 +210,7 @@ def test_passes_are_as_many_as_asked() -> None:
         {"revisions": -1},
         {"share": 0.0},
         {"share": 1.5},
+        {"block": 0},
         {"temperature": -1.0},
         {"temperature": math.nan},
         {"seed": -1},

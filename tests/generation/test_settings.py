@@ -17,6 +17,7 @@ from unmask.generation.settings import GenerationSettings
         ({"num_beam": 4}, "did you mean num_beams"),
         ({"xyz": 4}, "unknown option"),
         ({"num_beams": 0}, "num_beams=0"),
+        ({"max_new_tokens": "5"}, "max_new_tokens=.5. must be a whole number"),
         ({"num_beams": 2.0}, "num_beams=2.0"),
         ({"num_beams": 4, "do_sample": True}, "exclude each other"),
         ({"num_beams": 2, "num_return_sequences": 3}, "num_beams to be at least as many"),

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from unmask.nn.kept import Bfloat16Linear
 from unmask.nn.linear import ACTIVATIONS, QuantizedLinear, pack, quantize, quantize_linears
 
 SHAPES = [(64, 64), (96, 40), (512, 512), (1536, 512), (512, 2048), (2048, 512), (384, 1024), (70, 100)]
@@ -94,3 +99,17 @@ def test_quantized_linear_keeps_shape_type_and_bias() -> None:
     assert (model(x) - expected).abs().max() < 0.05
     assert model(x.bfloat16()).dtype == torch.bfloat16
     assert (model[0][0].weight - linear.weight).abs().max() < linear.weight.abs().max() / 200
+
+
+@pytest.mark.parametrize("kind", [QuantizedLinear, Bfloat16Linear])
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda layer: pickle.loads(pickle.dumps(layer))])  # noqa: S301
+def test_a_used_layer_can_be_copied(
+    kind: type[QuantizedLinear | Bfloat16Linear], copied: Callable[[nn.Module], nn.Module]
+) -> None:
+    layer, x = kind(weight_of((48, 64))), torch.randn(3, 64)
+    before = layer(x)
+    other = copied(layer)
+    layer.load_state_dict(kind(torch.zeros(48, 64)).state_dict())
+    assert torch.equal(layer(x), torch.zeros(3, 48))
+    del layer
+    assert torch.equal(other(x), before)

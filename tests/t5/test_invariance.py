@@ -154,3 +154,13 @@ def test_compiled_and_plain_decoders_agree() -> None:
                 decoder = decoder_of(make(variant), texts)
                 logits.append(torch.stack([decoder.step(ids).clone() for ids in written.T]))
         assert (logits[0] - logits[1]).abs().max() < bound * logits[0].abs().max()
+
+
+def test_a_text_that_is_not_finite_spoils_no_other() -> None:
+    model = make("v1.1")
+    ids = torch.randint(6, 300, (3, 5), generator=torch.Generator().manual_seed(9))
+    before = model.generate(ids, max_new_tokens=NEW)
+    with torch.no_grad():
+        model.embedding.weight[5] = torch.nan
+    spoilt = torch.cat([ids, ids[:1].index_fill(1, torch.tensor([2]), 5)])
+    assert torch.equal(model.generate(spoilt, max_new_tokens=NEW)[:3, : before.shape[1]], before)

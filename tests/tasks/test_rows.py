@@ -136,7 +136,7 @@ GOOD = b"source,target\na,b\nc,d\n"
     [
         ("rows.csv", b"", "is empty"),
         ("rows.csv", b" \n\n", "is empty"),
-        ("rows.csv.gz", gzip.compress(b""), "is empty"),
+        ("rows.csv.gz", gzip.compress(b"", mtime=0), "is empty"),
         ("rows.csv", b"source,target\n", "holds no rows"),
         ("rows.csv", b"sentence;label\na;b\n", "has no column 'source': there are 'sentence;label'"),
         ("rows.csv", b"source,label\na,b\n", "has no column 'target': there are 'source', 'label'"),
@@ -151,7 +151,7 @@ GOOD = b"source,target\na,b\nc,d\n"
         ("rows.csv", GOOD + b",x\n", ", row 3: the column 'source' has no value"),
         ("rows.csv", GOOD + b"x,  \ny,\n", ", row 3: the column 'target' has no value"),
         ("rows.csv.gz", GOOD, "cannot be read: Not a gzipped file"),
-        ("rows.csv.gz", gzip.compress(GOOD)[:-9], "cannot be read: Compressed file ended"),
+        ("rows.csv.gz", gzip.compress(GOOD, mtime=0)[:-9], "cannot be read: Compressed file ended"),
         ("rows.jsonl", b'{"source": "a"}\n', "has no column 'target': there are 'source'"),
         (
             "rows.jsonl",

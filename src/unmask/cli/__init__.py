@@ -23,7 +23,9 @@ app = App(
 for name, summary in {
     "quickstart": "Train, fine-tune and evaluate a tiny T5 and a tiny ELECTRA on the data that ships with unmask.",
     "corpus": "Clean raw text into documents to train on; the same command again continues a stopped run.",
+    "pack": "Tokenise a corpus into shards that training reads.",
     "pretrain": "Pre-train a model from raw text; the same command again continues a stopped run.",
+    "show-batch": "Show the examples of a pre-training batch, as the model sees them.",
     "finetune": "Fine-tune a model on a task: text to text (T5) or classification (ELECTRA).",
     "evaluate": "Score a fine-tuned model on a task's held-out rows, beside simple baselines.",
     "compare": "Compare pre-training objectives at equal compute, with the spread over seeds.",
@@ -32,10 +34,18 @@ for name, summary in {
     "quantize": "Write a model in int8 or bfloat16, and report what that costs.",
     "convert": "Turn a checkpoint of T5X, Flax or Google's ELECTRA into a model directory.",
 }.items():
-    app.command(f"unmask.cli.{name}:{name}", name=name, help=summary)
+    module = name.replace("-", "_")
+    app.command(f"unmask.cli.{module}:{module}", name=name, help=summary)
 tokenizer = App(name="tokenizer", help="Make tokenizers.")
 tokenizer.command("unmask.cli.tokenizer_train:train", name="train", help="Train a tokenizer on raw text.")
 app.command(tokenizer)
+vocabulary = App(name="vocabulary", help="Change a model's vocabulary.")
+for name, summary in {
+    "trim": "Keep the tokens alone that a corpus uses.",
+    "extend": "Add tokens that a corpus needs.",
+}.items():
+    vocabulary.command(f"unmask.cli.vocabulary:{name}", name=name, help=summary)
+app.command(vocabulary)
 export = App(name="export", help="Write a model for another engine.")
 export.command("unmask.cli.export:ct2", name="ct2", help="Write a T5 for CTranslate2.")
 app.command(export)

@@ -24,8 +24,8 @@ def finetune(
 
     Args:
         task: a TOML file that names the rows' files and columns (see docs/tasks.md).
-        model: a model directory or Hub name: T5 for text-to-text, ELECTRA (of a pair, its discriminator) for
-            classification.
+        model: a model directory or Hub name: T5 or an ELECTRA that writes (a pair, or a generator) for
+            text-to-text; ELECTRA (of a pair, its discriminator) for classification.
         out: directory of the run.
         from_scratch: keep the model's shape and tokenizer but draw its weights anew, to see what
             pre-training is worth.

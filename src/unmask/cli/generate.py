@@ -56,8 +56,10 @@ def generate(
     ] = None,
     rounds: Annotated[int | None, Parameter(group="ELECTRA", show_default=False)] = None,
     revisions: Annotated[int | None, Parameter(group="ELECTRA", show_default=False)] = None,
+    candidates: Annotated[int | None, Parameter(group="ELECTRA", show_default=False)] = None,
+    block: Annotated[int | None, Parameter(group="ELECTRA", show_default=False)] = None,
 ) -> None:
-    """Write text: T5 answers each text, ELECTRA continues it.
+    """Write text: T5 answers each text, ELECTRA continues it or, fine-tuned on pairs, answers it.
 
     Results go to standard output, or with --out into a file or a directory. A job with --out that was stopped,
     in whatever way, is continued by the same command.
@@ -77,6 +79,9 @@ def generate(
         dtype: what the model computes in; default: int8 where it is stored so, else float32.
         rounds: passes that fill the masks; default: 8.
         revisions: how often the worst quarter is written again; default: 2.
+        candidates: texts that are written for each text, of which the discriminator takes the best; default: as
+            many as there are results.
+        block: tokens that are filled at a time, from left to right, for long texts; default: all.
     """
     _keep_few_kernels()
     from unmask.tasks.generation import LineWriter
@@ -84,7 +89,7 @@ def generate(
 
     source = _source(inputs, text, column)
     place = _place(out, format, source)
-    options = _options(decoding, rounds, revisions)
+    options = _options(decoding, rounds=rounds, revisions=revisions, candidates=candidates, block=block)
     if stream:
         _check_stream(source, out, format, writing)
     elif out is not None and engine == "unmask":
@@ -162,12 +167,11 @@ def _place(out: Path | None, format: Format | None, source: GivenTexts | TextFil
     return _Place(format or ("jsonl" if columns else "txt"), is_directory=True)
 
 
-def _options(decoding: Any, rounds: int | None, revisions: int | None) -> dict[str, Any]:
+def _options(decoding: Any, **electra: int | None) -> dict[str, Any]:
     """The options that were given, in the library's values."""
     options = given(decoding)
     if "early_stopping" in options:
         options["early_stopping"] = {"true": True, "false": False}.get(options["early_stopping"], "never")
-    electra = {"rounds": rounds, "revisions": revisions}
     return options | {name: value for name, value in electra.items() if value is not None}
 
 

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from unmask.data.ragged import Batch, Rows
+from unmask.data.ragged import Batch, Rows, ranges
 from unmask.errors import UserError
+from unmask.objectives.masked_diffusion import draw_noise
 
 
 class Pairs:
@@ -47,6 +48,65 @@ class Pairs:
     def finish(self, batch: Batch, rng: np.random.Generator, number: int) -> Batch:
         del rng, number
         return batch
+
+
+class MaskedAnswers:
+    """Sources and the answers behind them, of which each is masked at a noise level of its own.
+
+    A batch: "tokens", "token_types" (0 for the source, 1 for the answer) and "masked" (what the generator is shown:
+    the source as it is), all (total,) int32; "lengths" (batch,) int32; "answers" (m,) int64, the places of the
+    answers in "tokens"; "drawn" (n,) int64, sorted, those of them that are masked, and "weights" (n,) float32, what
+    each counts (`unmask.objectives.masked_diffusion`).
+
+    Args:
+        sources: token ids, special ones included.
+        answers: for each the answer's, with the [SEP]s that end and fill it.
+        mask_id: [MASK].
+
+    Raises:
+        UserError: no examples, one without tokens, or different numbers of sources and answers.
+    """
+
+    def __init__(
+        self, sources: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], *, mask_id: int
+    ) -> None:
+        self.size = len(sources)
+        source_lengths = _checked_rows(sources, "sources", self.size).lengths
+        answer_lengths = _checked_rows(answers, "answers", self.size).lengths
+        self._source_lengths, self._answer_lengths = source_lengths, answer_lengths
+        self._rows = Rows([[*one, *other] for one, other in zip(sources, answers, strict=True)])
+        self._mask_id = mask_id
+
+    def __len__(self) -> int:
+        return self.size
+
+    def plan(self, rng: np.random.Generator) -> MaskedAnswers:
+        del rng
+        return self
+
+    def lengths(self, examples: np.ndarray) -> np.ndarray:
+        return self._rows.lengths[examples]
+
+    def fetch(self, examples: np.ndarray) -> Batch:
+        tokens, lengths = self._rows.take(examples)
+        types = np.zeros(len(tokens), np.int32)
+        starts = np.cumsum(lengths) - self._answer_lengths[examples]
+        types[ranges(starts, self._answer_lengths[examples])] = 1
+        return {"tokens": tokens, "lengths": lengths, "token_types": types}
+
+    def finish(self, batch: Batch, rng: np.random.Generator, number: int) -> Batch:
+        del number
+        is_answer = batch["token_types"] == 1
+        noise = draw_noise(is_answer, batch["lengths"], rng=rng)
+        masked = batch["tokens"].copy()
+        masked[noise.drawn] = self._mask_id
+        return {
+            **batch,
+            "masked": masked,
+            "answers": np.flatnonzero(is_answer),
+            "drawn": noise.drawn,
+            "weights": noise.weights,
+        }
 
 
 class Labelled:

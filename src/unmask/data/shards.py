@@ -6,7 +6,8 @@ A directory of shards holds
 - `<split>-00000.tokens`, …: token ids, little-endian uint16 (uint32 for vocabularies above 65,536), cut into
   files between documents;
 - `<split>.lines`: where each line starts among the split's tokens, and the total, little-endian int64;
-- `<split>.documents`: with which line each document starts, and the number of lines, likewise.
+- `<split>.documents`: with which line each document starts, and the number of lines, likewise;
+- perhaps `tokenizer/`, the one that made them.
 
 Splits are `train` and `validation`. Order is the corpus' own: shuffling is by index, when reading.
 """
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from itertools import chain, compress
 from operator import not_
@@ -30,6 +31,8 @@ from unmask.hub import atomic_directory, read_json, write_json
 from unmask.text.sampling import is_validation
 
 MANIFEST = "manifest.json"
+#: Where the tokenizer that made them may lie.
+TOKENIZER = "tokenizer"
 FORMAT = "unmask shards"
 VERSION = 1
 _OFFSET = np.dtype("<i8")
@@ -214,6 +217,7 @@ def write_shards(
     validation_share: float = 0.01,
     by_line: bool = False,
     shard_tokens: int = 1 << 28,
+    beside: Callable[[Path], None] | None = None,
 ) -> Shards:
     """Tokenise a corpus into a directory of shards, in one pass and in constant memory.
 
@@ -228,6 +232,7 @@ def write_shards(
         by_line: tokenise the lines of a document one by one and keep where they begin, without newlines, as
             ELECTRA's example builder wants it; otherwise documents are tokenised whole, as T5 does.
         shard_tokens: tokens after which a new file is begun (with the next batch of documents).
+        beside: writes the tokenizer's files into the directory that it is given, `tokenizer/` in the shards'.
 
     Raises:
         UserError: no document for training, a share outside [0, 1), or a directory that holds other things.
@@ -238,9 +243,9 @@ def write_shards(
             f"{path} exists and is not a directory of token shards: choose another place for them"
         )
     with (
-        atomic_directory(path) as beside,
-        closing(_SplitWriter(beside, "train", tokenizer, shard_tokens)) as train,
-        closing(_SplitWriter(beside, "validation", tokenizer, shard_tokens)) as validation,
+        atomic_directory(path) as temporary,
+        closing(_SplitWriter(temporary, "train", tokenizer, shard_tokens)) as train,
+        closing(_SplitWriter(temporary, "validation", tokenizer, shard_tokens)) as validation,
     ):
         for texts in _in_batches(documents):
             held_out = [is_validation(text, validation_share) for text in texts]
@@ -254,7 +259,10 @@ def write_shards(
                 if held
                 else "the corpus is empty: no document has a token"
             )
-        _write_manifest(beside, tokenizer, facts, by_line=by_line)
+        _write_manifest(temporary, tokenizer, facts, by_line=by_line)
+        if beside is not None:
+            (temporary / TOKENIZER).mkdir()
+            beside(temporary / TOKENIZER)
     return Shards.open(path, verify=False)
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from unmask.nn import fused_attention, products, threads, tiles
 from unmask.nn.compiled import c_function, version_of
 from unmask.nn.fused_attention import attend, score_floats
-from unmask.nn.products import ACTIVATE, ADD, STORE, floats, product
+from unmask.nn.products import ACTIVATE, ADD, STORE, floats, numbers, product
 from unmask.nn.threads import HEADER, draw, member, pointer, share, wait
 from unmask.nn.tiles import FIELDS, FLOAT32, LANES, ROWS, Panels, squares, total
 from unmask.nn.vectors import ACTIVATIONS
@@ -64,12 +64,7 @@ _QKV_BIAS, _OUT_BIAS, _UP_BIAS, _DOWN_BIAS = range(4 * FIELDS, 4 * FIELDS + 4)
 _NORM, _NORM_BIAS, _LAST_NORM, _LAST_NORM_BIAS, _LINE = range(4 * FIELDS + 4, 4 * FIELDS + 9)
 
 
-@njit
-def _numbers(address: int, count: int) -> Any:
-    return carray(pointer(address), (count,), np.int64)
-
-
-@njit
+@njit(error_model="numpy")
 def _layer_norm(x: int, width: int, weight: int, bias: int, eps: Any) -> None:
     """One row, in place; the width is a multiple of LANES."""
     vectors = width // LANES
@@ -282,10 +277,10 @@ def _gather(table: Any, x: int, starts: Any, first_text: int, last_text: int, me
 @njit
 def _encode(table: Any) -> None:
     me, members = member(table)
-    lines = _numbers(table[_LAYER_LINES], table[_LAYERS] * _LINE)
+    lines = numbers(table[_LAYER_LINES], table[_LAYERS] * _LINE)
     count = table[_PIECE_COUNT]
-    pieces = _numbers(table[_PIECES], count + 1)
-    starts = _numbers(table[_STARTS], pieces[count] + 1)
+    pieces = numbers(table[_PIECES], count + 1)
+    starts = numbers(table[_STARTS], pieces[count] + 1)
     if table[_ALONE] != 0:
         while True:
             piece = draw(table[_NEXT])

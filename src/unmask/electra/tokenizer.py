@@ -156,6 +156,21 @@ class ElectraTokenizer(Tokenizer):
         return self._fingerprint
 
     @property
+    def backend(self) -> tokenizers.Tokenizer:
+        """The `tokenizers` library's WordPiece; not to be changed."""
+        return self._backend
+
+    @property
+    def names(self) -> dict[str, str]:
+        """What the special tokens are called, by role: `pad`, `unk`, `cls`, `sep`, `mask`."""
+        return dict(self._names)
+
+    @property
+    def segmenter(self) -> str | None:
+        """The name of what cuts texts into words first, if anything does."""
+        return None if self._segmentation is None else self._segmentation.name
+
+    @property
     def cls_token(self) -> str:
         return self._names["cls"]
 

@@ -2,7 +2,8 @@
 
 Filling follows Mask-Predict and MaskGIT (arXiv 1904.09324, 2202.04200): all open places are proposed at once,
 the most confident ones are kept, the rest is proposed again with those in sight. Then the worst of what was
-written is masked and proposed once more (Token-Critic, arXiv 2209.04439), a fixed number of times.
+written is masked and proposed once more (Token-Critic, arXiv 2209.04439), a fixed number of times. Long texts are
+filled in blocks, left to right, each filled before the next is begun (LLaDA, arXiv 2502.09992, appendix B.4).
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ class Refinement:
         rounds: passes to fill all open places; fewer are made where fewer places are open.
         revisions: how often the worst is sent back afterwards.
         share: part of a row's open places that a revision sends back, at least one place.
+        block: how many of a row's open places are filled at a time, from left to right, each block in rounds of
+            its own; None: all at a time. Revisions see the whole text: judges are not made for masks.
         temperature: of the proposals; 0 takes the likeliest token.
         seed: the draws of row r in round k are a function of (seed, r, k) and the row's own content, whatever
             else is in the batch.
@@ -46,6 +49,7 @@ class Refinement:
     rounds: int = 8
     revisions: int = 2
     share: float = 0.25
+    block: int | None = None
     temperature: float = 0.0
     seed: int = 0
 
@@ -56,10 +60,34 @@ class Refinement:
             raise UserError(f"revisions={self.revisions} must be 0 (none) or more")
         if not 0 < self.share <= 1:
             raise UserError(f"share={self.share} must be above 0 and at most 1")
+        if self.block is not None and self.block < 1:
+            raise UserError(f"block={self.block} must be at least 1 token, or None for all at a time")
         if not 0 <= self.temperature < math.inf:
             raise UserError(f"temperature={self.temperature} must be 0 (the likeliest token) or more")
         if self.seed < 0:
             raise UserError(f"seed={self.seed} must be 0 or more")
+
+
+@dataclass(frozen=True, eq=False)
+class Refined:
+    """What was written.
+
+    Attributes:
+        ids: (total,) int64, the stream with its open places written.
+        places: (slots,) int64, where those are, and
+        rows: (slots,) int64, in which row each is.
+        confidence: (slots,) the proposer's probability of each token when it was written.
+    """
+
+    ids: Tensor
+    places: Tensor
+    rows: Tensor
+    confidence: Tensor
+
+    def row_means(self, values: Tensor, batch: int) -> Tensor:
+        """(slots,) → (batch,) the mean over each row's written places; 0 for a row without any."""
+        sums = torch.zeros(batch, dtype=values.dtype, device=values.device).index_add_(0, self.rows, values)
+        return sums / torch.bincount(self.rows, minlength=batch).clamp(min=1)
 
 
 def refine(
@@ -71,24 +99,24 @@ def refine(
     mask_id: int,
     forbidden: Tensor,
     plan: Refinement,
-) -> Tensor:
+) -> Refined:
     """Write every masked place of a packed stream; the other places stay as they are.
 
     Args:
         ids: (total,) int64, `mask_id` on the places to write.
         judge: None: the proposer's own confidence at the time of writing decides what is redone.
         forbidden: (n,) int64 ids that are never written.
-
-    Returns:
-        (total,) int64.
     """
     canvas = _Canvas(ids, layout, propose, mask_id, forbidden, plan)
-    for number in range(plan.rounds):
-        if not canvas.fill(number):
-            break
+    for block in range(canvas.number_of_blocks):
+        canvas.begin(block)
+        for number in range(plan.rounds):
+            # Passes are numbered so that a row's do not depend on how many blocks the others have.
+            if not canvas.fill(number, block * (plan.rounds + plan.revisions) + number):
+                break
     for number in range(plan.rounds, plan.rounds + plan.revisions):
         canvas.revise(number, judge)
-    return canvas.ids
+    return Refined(canvas.ids, canvas.places, canvas.rows, canvas.confidence)
 
 
 class _Canvas:
@@ -110,23 +138,38 @@ class _Canvas:
         self.forbidden = forbidden
         self.plan = plan
         self.places = (ids == mask_id).nonzero().squeeze(1)
-        #: (slots,) the row of each slot, and (rows,) how many slots each row has.
+        #: (slots,) the row of each slot, and (batch,) how many slots each row has.
         self.rows = (layout.cells // layout.longest).index_select(0, self.places)
         self.sizes = torch.bincount(self.rows, minlength=layout.batch)
+        slots = torch.arange(self.rows.numel(), device=ids.device)
+        number_in_row = slots - (self.sizes.cumsum(0) - self.sizes)[self.rows]
+        #: (slots,) the block of each slot; (n,) the slots of the block being filled, (batch,) each row's number.
+        self.blocks = number_in_row // (plan.block or max(slots.numel(), 1))
+        self.number_of_blocks = int(self.blocks.max()) + 1 if slots.numel() else 0
+        self.block, self.block_sizes = slots, self.sizes
         self.open = torch.ones_like(self.rows, dtype=torch.bool)
         self.confidence = torch.zeros(self.rows.shape, device=ids.device)
 
-    def fill(self, number: int) -> bool:
-        """Propose for all open slots and keep the most confident of each row; False where none was open."""
-        slots = self.open.nonzero().squeeze(1)
+    def begin(self, block: int) -> None:
+        """Turn to the block of this number of every row."""
+        self.block = (self.blocks == block).nonzero().squeeze(1)
+        self.block_sizes = torch.bincount(self.rows[self.block], minlength=self.layout.batch)
+
+    def fill(self, round: int, number: int) -> bool:
+        """Propose for the block's open slots and keep the most confident of each row; False where none was open.
+
+        Args:
+            round: of the block; number: of the pass, which draws depend on.
+        """
+        slots = self.block[self.open[self.block]]
         if slots.numel() == 0:
             return False
         tokens, confidence = self._proposals(slots, number)
         rows = self.rows[slots]
         left = torch.bincount(rows, minlength=self.layout.batch)
         # MaskGIT's cosine: few at first, when little is in sight. At least one a round, so that rows end.
-        share = math.cos(math.pi / 2 * (number + 1) / self.plan.rounds)
-        stay = torch.minimum((self.sizes * share).long(), (left - 1).clamp(min=0))
+        share = math.cos(math.pi / 2 * (round + 1) / self.plan.rounds)
+        stay = torch.minimum((self.block_sizes * share).long(), (left - 1).clamp(min=0))
         kept = _ranks(confidence, rows, self.layout.batch) < (left - stay)[rows]
         self._write(slots[kept], tokens[kept], confidence[kept])
         return True

@@ -83,6 +83,11 @@ class GenerationSettings:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise UserError(f"{name}={value!r} must be a whole number, at least {least}")
+        for name in ("max_new_tokens", "max_length"):
+            value = getattr(self, name)
+            # What is too small is said where it is known what is there already.
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+                raise UserError(f"{name}={value!r} must be a whole number")
         for name in ("temperature", "repetition_penalty"):
             if not 0 < _number(name, getattr(self, name)) < float("inf"):
                 hint = " (do_sample=False takes the likeliest token)" if name == "temperature" else ""

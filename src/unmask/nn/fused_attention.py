@@ -18,7 +18,7 @@ def score_floats(keys: int, width: int) -> int:
     return ROWS * (-(-keys // LANES) * LANES + -(-width // LANES) * LANES)
 
 
-@njit
+@njit(error_model="numpy")
 def attend(
     kind: int,
     rows: int,

@@ -7,6 +7,7 @@ from collections.abc import Collection
 import torch
 from torch import Tensor, nn
 
+from unmask.nn.inference import Engines
 from unmask.nn.linear import PackedLinear, pack
 
 
@@ -23,7 +24,6 @@ class Bfloat16Linear(nn.Module):
         super().__init__()
         self.register_buffer("bf16", weight.detach().bfloat16())
         self.register_buffer("bias", None if bias is None else bias.detach().clone())
-        self._packed: PackedLinear | None = None
 
     @property
     def weight(self) -> Tensor:
@@ -31,11 +31,12 @@ class Bfloat16Linear(nn.Module):
         return self.bf16.float()
 
     def forward(self, x: Tensor) -> Tensor:
-        if self._packed is None:
-            self._packed = pack(self.weight, "bfloat16")
-        y = self._packed(x.detach().reshape(-1, x.shape[-1]).float())
+        y = _packed.of(self)(x.detach().reshape(-1, x.shape[-1]).float())
         y = y if self.bias is None else y + self.bias
         return y.view(*x.shape[:-1], -1).to(x.dtype)
+
+
+_packed: Engines[Bfloat16Linear, PackedLinear] = Engines(lambda layer: pack(layer.weight, "bfloat16"))
 
 
 @torch.no_grad()

@@ -26,6 +26,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unmask.nn.inference import Engines
+
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
     "gelu": F.gelu,
@@ -131,7 +133,6 @@ class QuantizedLinear(nn.Module):
         self.register_buffer("int8", int8)
         self.register_buffer("scale", scale)
         self.register_buffer("bias", None if bias is None else bias.detach().clone())
-        self._packed: PackedLinear | None = None
 
     @property
     def weight(self) -> Tensor:
@@ -139,11 +140,13 @@ class QuantizedLinear(nn.Module):
         return self.int8.float() * self.scale[:, None]
 
     def forward(self, x: Tensor) -> Tensor:
-        if self._packed is None:
-            self._packed = pack_int8(self.int8, self.scale)
-        y = self._packed(x.detach().reshape(-1, x.shape[-1]).float())
+        y = _packed.of(self)(x.detach().reshape(-1, x.shape[-1]).float())
         y = y if self.bias is None else y + self.bias
         return y.view(*x.shape[:-1], -1).to(x.dtype)
+
+
+# Beside the layers, not in them: packed weights are addresses, which no copy or pickle of a layer may hold.
+_packed: Engines[QuantizedLinear, PackedLinear] = Engines(lambda layer: pack_int8(layer.int8, layer.scale))
 
 
 def quantize_linears(module: nn.Module) -> None:

@@ -1,7 +1,8 @@
 """A whole product on all threads: rows prepared, tiles multiplied, results put where they belong.
 
 Everything here is compiled and called by each thread of a team with the same arguments (`unmask.nn.threads`); a
-team's threads share the panels of the weight.
+team's threads share the panels of the weight. What divides floats does so as NumPy (`error_model`): an exception,
+say over a model whose weights are not finite, would take one thread away from where the others wait for it.
 """
 
 from __future__ import annotations
@@ -46,20 +47,25 @@ _CACHED = 1 << 18
 
 
 def scratch_bytes(threads: int, rows: int, inputs: int) -> int:
-    """What `product` needs: each thread's sums and prepared rows (or all threads' shared ones)."""
-    return threads * TILE_BYTES + prepared_rows(threads, rows) * (4 + 4 + _line_bytes_of(inputs))
+    """What `product` needs: each thread's sums; rows' factors and whole numbers, of each thread or of all."""
+    return threads * TILE_BYTES + _prepared_rows(threads, rows) * (4 + _line_bytes(inputs))
 
 
-def prepared_rows(threads: int, rows: int) -> int:
+@njit
+def _prepared_rows(threads: int, rows: int) -> int:
     return max(threads * _OWN_ROWS, rows)
 
 
-def _line_bytes_of(inputs: int) -> int:
-    # Whole vectors are rounded at a time: what lies behind a row is overwritten by its end.
-    return (-(-inputs // LANES) * LANES + LANES) * BYTES
+@njit
+def _line_bytes(inputs: int) -> int:
+    """Bytes of a row of whole numbers, which are written a vector at a time."""
+    return -(-inputs // LANES) * LANES * BYTES
 
 
-_line_bytes = njit(_line_bytes_of)
+@njit
+def numbers(address: int, count: int) -> Any:
+    """`count` int64 at an address."""
+    return carray(pointer(address), (count,), np.int64)
 
 
 @njit
@@ -68,7 +74,7 @@ def floats(address: int, count: int) -> Any:
     return carray(pointer(address), (count,), np.float32)
 
 
-@njit
+@njit(error_model="numpy")
 def _norm_factor(x: int, width: int, floor: Any) -> Any:
     """1 / √(|x|² + floor)."""
     whole = width // LANES
@@ -79,7 +85,7 @@ def _norm_factor(x: int, width: int, floor: Any) -> Any:
     return np.float32(1.0 / np.sqrt(length + floor))
 
 
-@njit
+@njit(error_model="numpy")
 def _prepare_row(x: int, width: int, floor: Any, rounded: int, steps: int, spare: int) -> Any:
     """One row's factor; for int8 (`steps` > 0) also its whole numbers, written to `rounded`.
 
@@ -136,7 +142,7 @@ def _deliver(
         place = first_row + row
         factor = factors[place]
         if places != 0:
-            place = carray(pointer(places), (place + 1,), np.int64)[place]
+            place = numbers(places, place + 1)[place]
         line = out + place * out_stride
         for panel in range(panels):
             here = sums + (row * panels + panel) * LANES * 4
@@ -229,9 +235,8 @@ def product(
     steps = activation_steps(inputs) if kind == INT8 else 0
     line = _line_bytes(inputs)
     sums = scratch + me * TILE_BYTES
-    room = max(threads * _OWN_ROWS, rows)
     factors_at = scratch + threads * TILE_BYTES
-    rounded = factors_at + room * 8
+    rounded = factors_at + _prepared_rows(threads, rows) * 4
     begin, end = 0, rows
     if rows <= _OWN_ROWS:
         factors_at += me * _OWN_ROWS * 4

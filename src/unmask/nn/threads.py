@@ -1,7 +1,7 @@
 """Compiled functions on the threads that PyTorch has already: starting a second pool would slow both.
 
-PyTorch computes on the threads of an OpenMP runtime, which wait for work in a loop. Where that runtime is GNU's
-(Linux), a compiled function can be run by the same threads; elsewhere it runs on the caller's alone.
+PyTorch computes on the threads of an OpenMP runtime, which wait for work in a loop. Where that runtime has
+GNU's interface (Linux), a compiled function can be run by the same threads; elsewhere it runs on the caller's alone.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from numba.extending import intrinsic
 #: The first numbers of every table that `run` passes on: addresses of OpenMP's functions, 0 where it has none.
 HEADER = 3
 _BARRIER, _THREAD, _THREADS = range(HEADER)
+_FUNCTIONS = ("GOMP_barrier", "omp_get_thread_num", "omp_get_num_threads")
+_PARALLEL = "GOMP_parallel"
 
 
 def run(function: int, table: np.ndarray[Any, np.dtype[np.int64]]) -> None:
@@ -45,18 +47,19 @@ def run(function: int, table: np.ndarray[Any, np.dtype[np.int64]]) -> None:
 
 @cache
 def _openmp() -> ctypes.CDLL | None:
-    """GNU's OpenMP runtime as PyTorch has loaded it."""
-    maps = Path("/proc/self/maps")
-    if not maps.exists():
+    """The OpenMP runtime that PyTorch is linked to; None where it does not have GNU's interface."""
+    library = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
+    try:
+        # Looked up through PyTorch's own library: a process may hold several runtimes (scikit-learn brings one).
+        openmp = ctypes.CDLL(str(library))
+    except OSError:
         return None
-    paths = {line.split(maxsplit=5)[-1] for line in maps.read_text().splitlines() if "libgomp" in line}
-    return ctypes.CDLL(paths.pop()) if len(paths) == 1 else None
+    return openmp if all(hasattr(openmp, name) for name in (_PARALLEL, *_FUNCTIONS)) else None
 
 
 @cache
 def _addresses(openmp: ctypes.CDLL) -> tuple[int, ...]:
-    functions = (openmp.GOMP_barrier, openmp.omp_get_thread_num, openmp.omp_get_num_threads)
-    return tuple(ctypes.cast(function, ctypes.c_void_p).value or 0 for function in functions)
+    return tuple(ctypes.cast(openmp[name], ctypes.c_void_p).value or 0 for name in _FUNCTIONS)
 
 
 @intrinsic

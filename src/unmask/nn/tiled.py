@@ -12,8 +12,8 @@ from torch import Tensor
 
 from unmask.nn import products, threads
 from unmask.nn.compiled import c_function, version_of
-from unmask.nn.products import ACTIVATE, ADD, STORE, product
-from unmask.nn.threads import HEADER, member, pointer
+from unmask.nn.products import ACTIVATE, ADD, STORE, numbers, product
+from unmask.nn.threads import HEADER, member
 from unmask.nn.tiles import FIELDS, Panels
 from unmask.nn.vectors import ACTIVATIONS
 
@@ -29,7 +29,7 @@ def _whole(table: Any) -> None:
         table,
         me,
         members,
-        carray(pointer(table[_WEIGHT]), (FIELDS,), np.int64),
+        numbers(table[_WEIGHT], FIELDS),
         table[_X],
         table[_WIDTH] * 4,
         table[_ROWS],
@@ -69,7 +69,7 @@ class Tiled:
         return self._run(x, out, ACTIVATE if self.activation else STORE)
 
     def add(self, x: Tensor, to: Tensor) -> Tensor:
-        return self._run(x, to, ADD)
+        return self._run(x, to if to.is_contiguous() else to.contiguous(), ADD)
 
     def _run(self, x: Tensor, out: Tensor, ending: int) -> Tensor:
         x = x.contiguous()

@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, repeat
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -291,14 +291,15 @@ class T5Engine:
             mixed[rows].view(texts, length, self.heads, -1).copy_(out.transpose(1, 2))
         return mixed
 
-    def _encoder_biases(self, longest: int) -> list[Tensor]:
+    def _encoder_biases(self, longest: int) -> Iterable[Tensor]:
         """Each layer's (1, heads, ≥ longest, ≥ longest); kept for the next call unless they are large."""
         if self._kept_biases and self._kept_biases[0].shape[-1] >= longest:
             return self._kept_biases
-        made = [bias.detach().float()[None] for bias in self._encoder_tables(longest, longest)]
-        if longest <= _KEPT_LENGTH:
-            self._kept_biases = made
-        return made
+        made = (bias.detach()[None] for bias in self._encoder_tables(longest, longest))
+        if longest > _KEPT_LENGTH:
+            return made
+        self._kept_biases = list(made)
+        return self._kept_biases
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,14 +341,17 @@ def _precision(model: Any) -> str:
     return str(model.embedding.weight.dtype).removeprefix("torch.")
 
 
-def _tables(stack: T5Stack) -> Callable[..., list[Tensor]]:
-    """`stack.biases` over copies of its tables: the engine must not keep its model alive."""
+def _tables(stack: T5Stack) -> Callable[..., Iterator[Tensor]]:
+    """`stack.biases` over copies of its tables, for the engine must not keep its model alive; one after the other.
+
+    umT5 has one for each layer, and of a long text they are large.
+    """
     tables = [copy.deepcopy(bias).requires_grad_(False) for bias in stack.position_biases]
     layers = len(stack.layers)
 
-    def biases(queries: int, keys: int, first_query: int = 0) -> list[Tensor]:
-        made = [bias(queries, keys, first_query).float() for bias in tables]
-        return made if len(made) == layers else made * layers
+    def biases(queries: int, keys: int, first_query: int = 0) -> Iterator[Tensor]:
+        made = (bias(queries, keys, first_query).float() for bias in tables)
+        return made if len(tables) == layers else repeat(next(made), layers)
 
     return biases
 

@@ -24,7 +24,7 @@ from torch import Tensor
 from unmask.nn import fused_attention, products, threads, tiles
 from unmask.nn.compiled import c_function, version_of
 from unmask.nn.fused_attention import attend
-from unmask.nn.products import ACTIVATE, ADD, GATE, STORE, floats, product
+from unmask.nn.products import ACTIVATE, ADD, GATE, STORE, floats, numbers, product
 from unmask.nn.ragged import Layout
 from unmask.nn.threads import HEADER, member, pointer, share, wait
 from unmask.nn.tiles import FIELDS, FLOAT16, FLOAT32, LANES, ROWS, Panels, store_half
@@ -128,11 +128,6 @@ _KEYS, _VALUES, _SOURCE_KEYS_AT, _SOURCE_VALUES_AT, _BIAS, _LINE = range(6 * FIE
 
 
 @njit
-def _numbers(address: int, count: int) -> Any:
-    return carray(pointer(address), (count,), np.int64)
-
-
-@njit
 def _write(kind: int, values: int, count: int, to: int, stride: int) -> None:
     """float32 values into a cache, each `stride` places behind the one before."""
     fresh = floats(values, count)
@@ -151,8 +146,8 @@ def _attend_self(table: Any, layer: Any, me: int, members: int) -> None:
     heads, width, inner, capacity = table[_HEADS], table[_WIDTH], table[_INNER], table[_CAPACITY]
     padded, kind = table[_PADDED_WIDTH], table[_CACHE_KIND]
     size = 2 if kind == FLOAT16 else 4
-    firsts = _numbers(table[_FIRSTS], table[_SLOTS] + 1)
-    places = _numbers(table[_TOKEN_PLACES], table[_TOKENS])
+    firsts = numbers(table[_FIRSTS], table[_SLOTS] + 1)
+    places = numbers(table[_TOKEN_PLACES], table[_TOKENS])
     stride = 3 * inner * 4
     longest = max(capacity, table[_SOURCE_KEYS])
     scores = table[_SCORES] + me * ROWS * (longest + padded) * 4
@@ -193,8 +188,8 @@ def _attend_source(table: Any, layer: Any, me: int, members: int) -> None:
     heads, width, inner, longest = table[_HEADS], table[_WIDTH], table[_INNER], table[_SOURCE_KEYS]
     padded, copies, kind = table[_PADDED_WIDTH], table[_COPIES], table[_CACHE_KIND]
     size = 2 if kind == FLOAT16 else 4
-    firsts = _numbers(table[_FIRSTS], table[_SLOTS] + 1)
-    lengths = _numbers(table[_SOURCE_LENGTHS], table[_GROUPS])
+    firsts = numbers(table[_FIRSTS], table[_SLOTS] + 1)
+    lengths = numbers(table[_SOURCE_LENGTHS], table[_GROUPS])
     line = max(table[_CAPACITY], longest)
     scores = table[_SCORES] + me * ROWS * (line + padded) * 4
     begin, end = share(table[_GROUPS] * heads, me, members)
@@ -281,7 +276,7 @@ def _logits(table: Any, me: int, members: int) -> None:
         table,
         me,
         members,
-        _numbers(table[_OUTPUT_LINE], FIELDS),
+        numbers(table[_OUTPUT_LINE], FIELDS),
         table[_STREAM],
         table[_MODEL] * 4,
         table[_TOKENS],
@@ -299,7 +294,7 @@ def _logits(table: Any, me: int, members: int) -> None:
 @njit
 def _step(table: Any) -> None:
     me, members = member(table)
-    lines = _numbers(table[_LAYER_LINES], table[_LAYERS] * _LINE)
+    lines = numbers(table[_LAYER_LINES], table[_LAYERS] * _LINE)
     for number in range(table[_LAYERS]):
         _layer(table, lines[number * _LINE : (number + 1) * _LINE], me, members)
     _logits(table, me, members)
@@ -334,7 +329,7 @@ class FusedLayers:
         shape = (len(weights.layers), layout.batch, engine.heads)
         self.keys = torch.zeros(*shape, engine.head_width, self.capacity, dtype=self.type)
         self.values = torch.zeros(*shape, self.capacity, self.padded_width, dtype=self.type)
-        biases = engine.decoder_tables(1, self.capacity, self.capacity - 1)
+        biases = list(engine.decoder_tables(1, self.capacity, self.capacity - 1))
         lines = {id(bias): bias[:, 0].detach().float().contiguous() for bias in biases}
         self.biases = [lines[id(bias)] for bias in biases]
         self.table = np.zeros(_SIZE, dtype=np.int64)

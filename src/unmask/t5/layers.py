@@ -47,7 +47,7 @@ class TorchLayers:
             engine.head_width,
         )
         self.cache = source.new_zeros(shape, dtype=torch.float32)
-        biases = engine.decoder_tables(1, self.capacity, self.capacity - 1)
+        biases = list(engine.decoder_tables(1, self.capacity, self.capacity - 1))
         lines = {id(bias): _line(bias[:, 0]) for bias in biases}
         self.lines = [lines[id(bias)] for bias in biases]
 

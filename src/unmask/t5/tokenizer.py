@@ -111,6 +111,11 @@ class T5Tokenizer(Tokenizer):
         return self._fingerprint
 
     @property
+    def vocabulary(self) -> UnigramVocabulary:
+        """The pieces and what was added to them."""
+        return self._vocabulary
+
+    @property
     def sentinel_ids(self) -> list[int]:
         """Ids of `<extra_id_0>`, `<extra_id_1>`, …: the first is the highest."""
         return [token_id for _, token_id in sorted(self._vocabulary.sentinels.items())]

@@ -32,7 +32,8 @@ def finetune(
     """Train a model on a task's training rows and write it to `directory/model`; continues a stopped run.
 
     Args:
-        model: a model directory or Hub name; of an ELECTRA pair the discriminator is taken.
+        model: a model directory or Hub name; of an ELECTRA pair the discriminator is taken for classification,
+            both for text-to-text.
         fresh_weights: start from drawn weights of the same shape instead: the task without pre-training.
 
     Returns:
@@ -56,7 +57,9 @@ def finetune(
         return destination
     rows = read_rows(task, "train")
     torch.manual_seed(step_seed(settings.seed, "initialisation", 0))
-    learner = load_for_training(task, model, rows, fresh_weights=fresh_weights, device=device)
+    learner = load_for_training(
+        task, model, rows, fresh_weights=fresh_weights, device=device, seed=settings.seed
+    )
     source = learner.examples(rows)
     batches = TrainingBatches(source, batch_size=settings.batch_size, seed=settings.seed)
     steps = max(1, round(settings.epochs * batches.batches_per_epoch))

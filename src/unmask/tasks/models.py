@@ -21,6 +21,7 @@ from unmask.t5.byte_tokenizer import AnyT5Tokenizer, load_tokenizer
 from unmask.t5.config import KINDS
 from unmask.t5.model import T5ForConditionalGeneration
 from unmask.t5.writing import encode_with_end, write_texts
+from unmask.tasks.answering import TRAINED, ElectraAnswerModel
 from unmask.tasks.rows import Row, labels_of
 from unmask.tasks.task import Task
 from unmask.training.batches import t5_loss, to_layout, to_tensor
@@ -28,8 +29,6 @@ from unmask.training.loop import Batch, Loss
 
 #: Rows that are predicted together, of similar length.
 PREDICTION_BATCH = 64
-#: Weights are trained in this type, also where a directory stores them as int8.
-TRAINED = "float32"
 
 
 class TaskModel(Protocol):
@@ -50,14 +49,21 @@ class TaskModel(Protocol):
 
 
 def load_for_training(
-    task: Task, name_or_path: str, rows: Sequence[Row], *, fresh_weights: bool, device: torch.device
+    task: Task,
+    name_or_path: str,
+    rows: Sequence[Row],
+    *,
+    fresh_weights: bool,
+    device: torch.device,
+    seed: int = 0,
 ) -> TaskModel:
     """The model that will learn a task.
 
     Args:
-        rows: the training rows, which decide a classifier's labels.
+        rows: the training rows, which decide a classifier's labels and how long an ELECTRA's answers can be.
         fresh_weights: keep the model's shape and tokenizer, but draw its weights anew: what the task alone
             teaches, without pre-training.
+        seed: of draws that a model makes in its loss.
 
     Raises:
         UserError: no such model, or one whose family cannot do this kind of task.
@@ -65,6 +71,10 @@ def load_for_training(
     directory = hub.find_model(name_or_path)
     if family_of(directory) == "t5":
         return T5TaskModel.load(task, directory, fresh_weights=fresh_weights, device=device, dtype=TRAINED)
+    if task.kind == "text-to-text":
+        return ElectraAnswerModel.for_training(
+            task, directory, rows, fresh_weights=fresh_weights, seed=seed, device=device
+        )
     return ElectraTaskModel.load(
         task, directory, labels=labels_of(rows), fresh_weights=fresh_weights, device=device
     )
@@ -81,6 +91,8 @@ def load_for_prediction(
     directory = hub.find_model(name_or_path)
     if family_of(directory) == "t5":
         return T5TaskModel.load(task, directory, fresh_weights=False, device=device)
+    if task.kind == "text-to-text":
+        return ElectraAnswerModel.for_prediction(task, directory, device=device)
     return ElectraTaskModel.load(task, directory, labels=None, fresh_weights=False, device=device)
 
 
@@ -164,8 +176,6 @@ class ElectraTaskModel:
         tokenizer: ElectraTokenizer,
         device: torch.device,
     ) -> None:
-        if task.kind != "classification":
-            raise UserError(f"task {task.name!r} is {task.kind}: use a T5 model; this one is ELECTRA")
         self.task, self.tokenizer, self.device = task, tokenizer, device
         self.model = model
         self.labels = model.config.labels

@@ -51,7 +51,7 @@ class Task:
         train, validation, test: the files (see `unmask.tasks.rows` for their formats); a task needs no
             validation or test file until something asks for it.
         metric: what the task is judged by; default the first of its kind in `METRICS_OF_KIND`.
-        prefix: what T5 reads before the input, e.g. "summarize: " (T5 paper, 2.4); default nothing.
+        prefix: what is read before the input, e.g. "summarize: " (T5 paper, 2.4); default nothing.
         max_source_length, max_target_length: tokens kept of input and target, special ones included.
 
     Raises:
@@ -102,7 +102,7 @@ class Task:
         return path
 
     def text(self, sources: Sequence[str]) -> str:
-        """What T5 reads for one row: the prefix and the input; of several columns each with its name, as in
+        """What a writer reads for one row: the prefix and the input; of several columns each with its name, as in
         "mnli hypothesis: … premise: …" (T5 paper, appendix D)."""
         if len(self.source) == 1:
             return self.prefix + sources[0]

@@ -39,6 +39,8 @@ ELECTRA_OPTIONS = (
     "seed",
     "rounds",
     "revisions",
+    "candidates",
+    "block",
 )
 
 
@@ -72,7 +74,7 @@ def load_writer(
     dtype: str | None = None,
     **options: Any,
 ) -> TextWriter:
-    """T5, which answers texts, or ELECTRA, which continues them.
+    """T5, which answers texts, or ELECTRA, which continues them or, fine-tuned on pairs, answers them.
 
     Args:
         engine: "ctranslate2" runs what `unmask export ct2` wrote.
@@ -144,7 +146,7 @@ def load_constraint(tokenizer: AnyT5Tokenizer, settings: WritingSettings) -> Con
 
 
 class ElectraWriter:
-    """ELECTRA as a writer: each text with its continuation."""
+    """ELECTRA as a writer: each text with its continuation, or its answer."""
 
     def __init__(self, model: ElectraForConditionalGeneration, batch_tokens: int, **options: Any) -> None:
         """Args:
@@ -159,7 +161,12 @@ class ElectraWriter:
         results: list[list[Hypothesis]] = [[] for _ in texts]
         # Draws depend on a row's place in its batch: where there are any, each text is a batch.
         budget = self.batch_tokens if self.first_seed is None else 1
-        for places in batches_by_length([len(ids) for ids in encoded], budget, copies=self.results_each):
+        for places in batches_by_length(
+            [len(ids) for ids in encoded],
+            budget,
+            extra=self.model.answer_length or 0,
+            copies=self.options.get("candidates", self.results_each),
+        ):
             options = dict(self.options)
             if self.first_seed is not None:
                 options["seed"] = self.first_seed + first + places[0]

@@ -82,18 +82,8 @@ def pretrain(
 
 def _t5(recipe: PretrainRecipe, shards: Shards, tokenizer: T5Tokenizer, device: torch.device) -> Pretraining:
     model = T5ForConditionalGeneration(_t5_config(recipe, tokenizer.vocab_size)).to(device)
-
-    def source(split: Split) -> SpanCorruption:
-        return SpanCorruption(
-            split,
-            inputs_length=recipe.length,
-            sentinel_ids=tokenizer.sentinel_ids,
-            eos_id=tokenizer.eos_token_id,
-            noise_density=recipe.chosen("noise_density", 0.15),
-            mean_span=recipe.chosen("mean_span_length", 3.0),
-        )
-
-    held_out = EvaluationBatches(source(shards.validation), batch_size=recipe.batch_size, seed=recipe.seed)
+    source = _span_corruption(recipe, shards.validation, tokenizer)
+    held_out = EvaluationBatches(source, batch_size=recipe.batch_size, seed=recipe.seed)
 
     def evaluate() -> dict[str, float]:
         total, count = 0.0, 0
@@ -108,10 +98,27 @@ def _t5(recipe: PretrainRecipe, shards: Shards, tokenizer: T5Tokenizer, device: 
 
     return Pretraining(
         model,
-        TrainingBatches(source(shards.train), batch_size=recipe.batch_size, seed=recipe.seed),
+        t5_training_batches(recipe, shards, tokenizer),
         lambda batch, step: t5_loss(model, batch, device),
         evaluate,
         save,
+    )
+
+
+def t5_training_batches(recipe: PretrainRecipe, shards: Shards, tokenizer: T5Tokenizer) -> TrainingBatches:
+    """The stream that a recipe trains on."""
+    source = _span_corruption(recipe, shards.train, tokenizer)
+    return TrainingBatches(source, batch_size=recipe.batch_size, seed=recipe.seed)
+
+
+def _span_corruption(recipe: PretrainRecipe, split: Split, tokenizer: T5Tokenizer) -> SpanCorruption:
+    return SpanCorruption(
+        split,
+        inputs_length=recipe.length,
+        sentinel_ids=tokenizer.sentinel_ids,
+        eos_id=tokenizer.eos_token_id,
+        noise_density=recipe.chosen("noise_density", 0.15),
+        mean_span=recipe.chosen("mean_span_length", 3.0),
     )
 
 

@@ -10,12 +10,14 @@ import numpy as np
 from unmask.report import Block, Cell, Column, Curves, Heading, KeyFacts, Page, Paragraph, Series, Table
 from unmask.text.measurement import Measurement
 from unmask.text.tokenizer import Tokenizer
+from unmask.vocabulary.surgery import Surgery
 from unmask.vocabulary.training import TrainedTokenizer
 
 # Longest pieces, unknown words, examples that a page shows.
 _LONGEST = 40
 _UNKNOWN = 40
 _EXAMPLES = 8
+_NEW = 1000
 # Characters of an example.
 _EXAMPLE = 160
 
@@ -144,3 +146,38 @@ def longest_table(tokenizer: Tokenizer, found: Measurement) -> Table:
         ["token", Column("characters", numeric=True), Column("times", numeric=True)],
         [[token, len(token), times] for token, times in tokens[:_LONGEST]],
     )
+
+
+def surgery_tables(done: Surgery, shown: int) -> list[Table]:
+    """Sizes, the text before and after, and the first of the new tokens."""
+    before, after = done.sizes
+    rows: list[list[Cell]] = [
+        ["ids", before.ids, after.ids],
+        ["parameters", before.parameters, after.parameters],
+        ["… in tables of tokens", before.token_parameters, after.token_parameters],
+        ["bytes of weights", before.bytes, after.bytes],
+    ]
+    sizes = [Column("before", numeric=True), Column("after", numeric=True)]
+    tables = [
+        Table(f"{done.model}: {done.removed:,} tokens removed, {len(done.new):,} new", ["", *sizes], rows)
+    ]
+    if done.measured is not None:
+        tables.append(measurement_table(list(zip(("before", "after"), done.measured, strict=True))))
+    if done.new:
+        tables.append(
+            Table(
+                "New tokens, and those that they begin as the mean of",
+                ["token", "made from"],
+                [[token, " · ".join(pieces) or "all"] for token, pieces in done.new[:shown]],
+            )
+        )
+    return tables
+
+
+def surgery_page(done: Surgery) -> Page:
+    """The report of a vocabulary that was trimmed or extended."""
+    blocks: list[Block] = [*surgery_tables(done, _NEW)]
+    if done.measured is not None:
+        named = list(zip(("before", "after"), done.tokenizers, strict=True))
+        blocks += [MEANINGS, *failures(done.measured[1]), Heading("Examples"), examples(named, done.passages)]
+    return Page("Vocabulary report", blocks)
