@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Tasks and models for benchmarks/copying.py: bash benchmarks/copying_model.sh DATA OUT (see copying_data.py for DATA).
-# Copying is learnt on corrections, of which there are plenty, between steps 300 and 700: the loss falls from 4 to 1.
+# Copying is learnt on corrections, of which there are plenty, between steps 300 and 800: the loss falls from 4 to 1.
 set -euo pipefail
 here=$(dirname "$0") data=$1 out=$2
 settings=(--batch-size 32 --optimiser scaled-adamw --schedule cosine --warmup-share 0.03 --precision bfloat16 --checkpoint-every 250)
