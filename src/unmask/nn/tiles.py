@@ -363,14 +363,13 @@ def _step(
     return new
 
 
-def _tiles(kind: int) -> Any:
+def _tiles(kind: int, form: str) -> Any:
     """The tiles of one kind of weight: `panels` at once are 1, or what goes with so many rows."""
     full = [_tile(kind, rows, _PANELS[rows - 1]) for rows in range(1, ROWS + 1)]
     single = [_tile(kind, rows, 1) for rows in range(1, ROWS + 1)]
     full_1, full_2, full_3, full_4, full_5, full_6 = full
     single_1, single_2, single_3, single_4, single_5, single_6 = single
 
-    @njit
     def tiles(
         rows: int,
         panels: int,
@@ -409,13 +408,16 @@ def _tiles(kind: int) -> Any:
         else:
             full_6(sums, sums_stride, x, x_stride, weights, panel_stride, step, steps)
 
-    return tiles
+    # Code from the disk and code compiled in this process find each other by name and by a number that differs
+    # from process to process: two functions of one name could be taken for each other.
+    tiles.__name__ = tiles.__qualname__ = f"tiles_of_{form}"
+    return njit(tiles)
 
 
-_float32_tiles = _tiles(FLOAT32)
-_bfloat16_tiles = _tiles(BFLOAT16)
-_float16_tiles = _tiles(FLOAT16)
-_int8_tiles = _tiles(INT8)
+_float32_tiles = _tiles(FLOAT32, "float32")
+_bfloat16_tiles = _tiles(BFLOAT16, "bfloat16")
+_float16_tiles = _tiles(FLOAT16, "float16")
+_int8_tiles = _tiles(INT8, "int8")
 _AT_ONCE = np.array(_PANELS, dtype=np.int64)
 _INPUTS = np.array([_FORMS[kind].inputs for kind in range(4)], dtype=np.int64)
 _STEP = np.array([_FORMS[kind].weight_bytes for kind in range(4)], dtype=np.int64)
