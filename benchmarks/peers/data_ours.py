@@ -92,8 +92,8 @@ def _batches(folder: Path, objective: str) -> Any:
     """The stream that `unmask pretrain` trains on."""
     from unmask.data.shards import Shards
     from unmask.training.electra import training_batches
-    from unmask.training.pretraining import t5_training_batches
     from unmask.training.recipe import IDLE_FIELDS, PretrainRecipe
+    from unmask.training.t5 import t5_training_batches
     from unmask.vocabulary.loading import load_any_tokenizer
 
     # T5's 100 sentinels are too few for half of 512 tokens in spans of three.

@@ -19,8 +19,9 @@ from unmask.errors import UserError
 from unmask.t5.tokenizer import T5Tokenizer
 from unmask.training.electra import training_batches
 from unmask.training.metrics import read_metrics
-from unmask.training.pretraining import pretrain, t5_training_batches
+from unmask.training.pretraining import pretrain
 from unmask.training.recipe import PretrainRecipe
+from unmask.training.t5 import t5_training_batches
 
 FAMILIES = ("t5", "electra")
 TABLE: dict[str, Any] = {

@@ -18,8 +18,9 @@ from unmask.t5.model import T5ForConditionalGeneration
 from unmask.t5.tokenizer import T5Tokenizer
 from unmask.training.examples import batch_examples
 from unmask.training.metrics import read_metrics
-from unmask.training.pretraining import pretrain, t5_training_batches
+from unmask.training.pretraining import pretrain
 from unmask.training.recipe import OBJECTIVES, PretrainRecipe
+from unmask.training.t5 import t5_training_batches
 
 LENGTH = 40
 TABLE: dict[str, Any] = {

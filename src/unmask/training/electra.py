@@ -155,6 +155,7 @@ def electra_pretraining(
         loss_of,
         evaluate,
         save,
+        step_flops(recipe, tokenizer),
         health.diagnose,
     )
 

@@ -12,8 +12,8 @@ from unmask.electra.tokenizer import ElectraTokenizer
 from unmask.t5.tokenizer import T5Tokenizer
 from unmask.text.tokenizer import Tokenizer
 from unmask.training.electra import training_batches
-from unmask.training.pretraining import t5_training_batches
 from unmask.training.recipe import PretrainRecipe
+from unmask.training.t5 import t5_training_batches
 
 #: For each family the streams of a batch that a person wants to see, their lengths, and what to call them.
 _STREAMS = {

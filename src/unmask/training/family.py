@@ -23,6 +23,7 @@ class Pretraining:
         loss_of: (batch, step) → Loss.
         evaluate: held-out metrics.
         save: writes the finished model into a directory.
+        flops: batch → floating-point operations of a step on it.
         diagnose: what ails the run, from its log; None: nothing is looked for.
     """
 
@@ -31,4 +32,5 @@ class Pretraining:
     loss_of: Callable[[Batch, int], Loss]
     evaluate: Callable[[], Mapping[str, float]]
     save: Callable[[Path], None]
+    flops: Callable[[Batch], int]
     diagnose: Diagnose | None = None

@@ -3,35 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from unmask import hub
-from unmask.data.pretraining import TextToText
-from unmask.data.shards import Split
-from unmask.data.stream import TrainingBatches
 from unmask.electra.tokenizer import ElectraTokenizer
-from unmask.errors import UserError
-from unmask.objectives import ul2
-from unmask.objectives.text_to_text import Ids, T5Objective, denoisers
-from unmask.t5.config import T5Config
-from unmask.t5.model import T5ForConditionalGeneration
 from unmask.t5.tokenizer import T5Tokenizer
-from unmask.training.batches import t5_loss, t5_loss_sum
-from unmask.training.corpora import Data, checksums, held_out_by_corpus, metrics_by_corpus, mixed_batches
+from unmask.training.corpora import Data, checksums
 from unmask.training.electra import electra_pretraining, given_weights
 from unmask.training.family import Pretraining
-from unmask.training.loop import Batch, step_seed, train
+from unmask.training.loop import step_seed, train
 from unmask.training.recipe import PretrainRecipe
 from unmask.training.runs import MODEL, claim_run
+from unmask.training.t5 import t5_pretraining
 
 logger = logging.getLogger("unmask")
-
-#: Rows of the embedding are a multiple of this, as the published 32,128 is of 128: matrix products like it.
-VOCABULARY_MULTIPLE = 64
 
 #: Where a run keeps which examples make which batch, where a batch is a budget of tokens.
 PLANS = "plans"
@@ -71,11 +58,7 @@ def pretrain(
     if model_directory.is_dir():
         logger.warning("%s is finished: its model is in %s", directory, model_directory)
         return model_directory
-    torch.manual_seed(step_seed(recipe.seed, "initialisation", 0))
-    if isinstance(tokenizer, T5Tokenizer):
-        work = _t5(recipe, data, tokenizer, device, directory / PLANS)
-    else:
-        work = electra_pretraining(recipe, data, tokenizer, device, directory / PLANS)
+    work = pretraining_of(recipe, data, tokenizer, device, directory / PLANS)
     train(
         work.model,
         work.batches,
@@ -92,86 +75,22 @@ def pretrain(
     return model_directory
 
 
-# --- T5 --------------------------------------------------------------------------------------------------
-
-
-def _t5(
-    recipe: PretrainRecipe, data: Data, tokenizer: T5Tokenizer, device: torch.device, plans: Path
+def pretraining_of(
+    recipe: PretrainRecipe,
+    data: Data,
+    tokenizer: T5Tokenizer | ElectraTokenizer,
+    device: torch.device,
+    plans: Path | None = None,
 ) -> Pretraining:
-    model = T5ForConditionalGeneration(_t5_config(recipe, tokenizer.vocab_size)).to(device)
-    held_out = held_out_by_corpus(
-        recipe, data, lambda shards: _text_to_text(recipe, shards.validation, tokenizer)
-    )
+    """What a recipe trains, on what and how, with its first weights, which the recipe's seed decides.
 
-    def measured(batch: Batch) -> tuple[float, int]:
-        return float(t5_loss_sum(model, batch, device)), len(batch["targets"])
+    Args:
+        plans: where the plan of batches with a budget of tokens is kept; None: nowhere.
 
-    def means(parts: Sequence[tuple[float, int]]) -> dict[str, float]:
-        return {"loss": sum(total for total, _ in parts) / sum(count for _, count in parts)}
-
-    def evaluate() -> dict[str, float]:
-        return metrics_by_corpus({name: list(map(measured, part)) for name, part in held_out.items()}, means)
-
-    def save(directory: Path) -> None:
-        model.save_pretrained(directory)
-        tokenizer.save_pretrained(directory)
-
-    return Pretraining(
-        model,
-        t5_training_batches(recipe, data, tokenizer, plans),
-        lambda batch, step: t5_loss(model, batch, device),
-        evaluate,
-        save,
-    )
-
-
-def t5_training_batches(
-    recipe: PretrainRecipe, data: Data, tokenizer: T5Tokenizer, plans: Path | None = None
-) -> TrainingBatches:
-    """The stream that a recipe trains on: see `mixed_batches`."""
-    return mixed_batches(recipe, data, lambda shards: _text_to_text(recipe, shards.train, tokenizer), plans)
-
-
-def _text_to_text(recipe: PretrainRecipe, split: Split, tokenizer: T5Tokenizer) -> TextToText:
-    parts = denoisers(
-        recipe.t5_objective, recipe.length, _ids(recipe.t5_objective, tokenizer), **recipe.noise_settings()
-    )
-    return TextToText(split, parts)
-
-
-def _ids(objective: T5Objective, tokenizer: T5Tokenizer) -> Ids:
-    return Ids(
-        eos=tokenizer.eos_token_id,
-        sentinels=np.array(tokenizer.sentinel_ids, np.int32),
-        random=np.setdiff1d(
-            np.arange(tokenizer.vocab_size, dtype=np.int32),
-            [tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id],
-        ),
-        modes={mode: _mode_ids(mode, tokenizer) for mode in ul2.MODES} if objective == "ul2" else {},
-    )
-
-
-def _mode_ids(mode: str, tokenizer: T5Tokenizer) -> list[int]:
-    """A mode is text like any other: so a user who writes its name before a text gives what was trained on."""
-    ids = tokenizer.encode(mode, add_special_tokens=False)
-    if tokenizer.unk_token_id in ids:
-        raise UserError(
-            f"UL2's inputs begin with {mode}, which the tokenizer cannot write: use one that `unmask tokenizer "
-            "train` made, it can write every text"
-        )
-    return ids
-
-
-def _t5_config(recipe: PretrainRecipe, tokens: int) -> T5Config:
-    return T5Config(
-        vocab_size=-(-tokens // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE,
-        d_model=recipe.width,
-        d_kv=recipe.chosen("head_width", recipe.width // recipe.heads),
-        d_ff=recipe.feed_forward_width,
-        num_layers=recipe.layers,
-        num_decoder_layers=recipe.chosen("decoder_layers", recipe.layers),
-        num_heads=recipe.heads,
-        dropout_rate=recipe.dropout,
-        feed_forward_proj=recipe.chosen("feed_forward", "gated-gelu"),
-        tie_word_embeddings=recipe.chosen("tied", False),
-    )
+    Raises:
+        UserError: settings that do not fit, or too little data.
+    """
+    torch.manual_seed(step_seed(recipe.seed, "initialisation", 0))
+    if isinstance(tokenizer, T5Tokenizer):
+        return t5_pretraining(recipe, data, tokenizer, device, plans)
+    return electra_pretraining(recipe, data, tokenizer, device, plans)
