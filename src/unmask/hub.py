@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 CONFIG = "config.json"
 GENERATION_CONFIG = "generation_config.json"
+#: What marks a directory as an adapter of another model (`unmask.nn.adapter_files`).
+ADAPTER = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 WEIGHTS = "model.safetensors"
 WEIGHTS_INDEX = "model.safetensors.index.json"
 #: What was written before safetensors; read with weights-only loading, never written.
@@ -63,7 +66,8 @@ def _from_hub(name: str, revision: str | None) -> Path:
             )
             # A cache entry can be partial (only the tokenizer was once fetched): then ask the Hub again.
             # A directory can also be one that holds several models.
-            if any(_has_weights(config.parent) for config in Path(cached).rglob(CONFIG)):
+            configs = (file for name in (CONFIG, ADAPTER) for file in Path(cached).rglob(name))
+            if any(_has_weights(config.parent) for config in configs):
                 return Path(cached)
         except LocalEntryNotFoundError:
             pass
@@ -81,8 +85,44 @@ def _from_hub(name: str, revision: str | None) -> Path:
         ) from None
 
 
+def is_adapter(directory: Path) -> bool:
+    """Whether a directory holds an adapter (LoRA) and no weights of its own."""
+    return (directory / ADAPTER).is_file() and not (directory / WEIGHTS).is_file()
+
+
+def base_of(directory: Path) -> Path:
+    """The directory of the model that an adapter adapts; of any other model, its own.
+
+    Raises:
+        UserError: there is no such model, or it is an adapter itself.
+    """
+    if not is_adapter(directory):
+        return directory
+    path = directory / ADAPTER
+    name = read_json(path).get("base_model_name_or_path")
+    if not isinstance(name, str) or not name:
+        raise UserError(f"{path} does not say which model it adapts (base_model_name_or_path)")
+    try:
+        base = find_model(name)
+    except UserError as error:
+        raise UserError(f"{directory} is an adapter whose base model is not there: {error}") from None
+    if is_adapter(base):
+        raise UserError(f"{directory} adapts {base}, which is an adapter itself: write that as a model first")
+    return base
+
+
+def tokenizer_directory(directory: Path) -> Path:
+    """Where a model's tokenizer is: an adapter without one has its base model's."""
+    named = ("*token*", "*.model", "vocab.txt")
+    if is_adapter(directory) and not any(file for name in named for file in directory.glob(name)):
+        return base_of(directory)
+    return directory
+
+
 def _has_weights(directory: Path) -> bool:
     """Whether the weights are there, all shards of an index included: other programs fetch indices alone."""
+    if (directory / ADAPTER).is_file() and (directory / ADAPTER_WEIGHTS).is_file():
+        return True
     for single, index in ((WEIGHTS, WEIGHTS_INDEX), (LEGACY_WEIGHTS, LEGACY_WEIGHTS_INDEX)):
         if (directory / single).is_file():
             return True

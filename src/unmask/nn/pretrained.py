@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from unmask import hub
 from unmask.errors import UserError
-from unmask.nn import stored_int8
+from unmask.nn import lora, stored_int8
+from unmask.nn.adapter_files import Adapter, write_adapter
 from unmask.nn.kept import Bfloat16Linear, keep_linears
 from unmask.nn.linear import QuantizedLinear, quantize_linears
 from unmask.settings import nearest
@@ -82,6 +83,8 @@ class PretrainedModel(nn.Module):
     ) -> Self:
         """Load a model directory, a cached Hub name or a Hub name to download; ready for inference.
 
+        An adapter (LoRA in PEFT's format) is loaded as the plain model that computes the same.
+
         Args:
             dtype: "float32", "bfloat16", "float16" or "int8" (see `quantize`), or a torch dtype; None: float32,
                 or int8 where the directory holds int8 weights. Such weights become floating-point ones again,
@@ -93,6 +96,8 @@ class PretrainedModel(nn.Module):
                 another program quantised, a new head for an int8 model.
         """
         directory = hub.find_model(name_or_path, revision=revision)
+        if hub.is_adapter(directory):
+            return cls._from_adapter(Adapter.read(directory), dtype=dtype, device=device, **settings)
         where = directory / hub.CONFIG
         values = hub.read_json(where)
         stored = stored_int8.is_marked(values, str(where))
@@ -111,13 +116,39 @@ class PretrainedModel(nn.Module):
         return model.quantize() if wants_int8 else model
 
     @classmethod
-    def from_weights(cls, config: Any, weights: dict[str, Tensor], where: str, **settings: Any) -> Self:
+    def _from_adapter(
+        cls, adapter: Adapter, *, dtype: str | torch.dtype | None, device: str | torch.device, **settings: Any
+    ) -> Self:
+        """The model that an adapter was learnt on, with the adapter's products in its weights."""
+        base, where = adapter.base, str(adapter.directory)
+        config, weights = cls.config_class.from_hub(adapter.config(), where), hub.read_weights(base)
+        if stored_int8.is_marked(hub.read_json(base / hub.CONFIG), str(base)):
+            stored_int8.dequantize(weights)
+        model = cls.from_weights(config, weights, str(base), new_head=True, **settings)
+        adapter.apply(model)
+        model.after_loading(base)
+        wants_int8 = dtype in (INT8, torch.int8)
+        kind = torch.float32 if wants_int8 or dtype is None else parse_dtype(dtype)
+        model = model.to(device=device, dtype=kind).eval()
+        return model.quantize() if wants_int8 else model
+
+    @classmethod
+    def from_weights(
+        cls,
+        config: Any,
+        weights: dict[str, Tensor],
+        where: str,
+        *,
+        new_head: bool = False,
+        **settings: Any,
+    ) -> Self:
         """A float32 model of the given tensors.
 
         Args:
             weights: tensors by their names on disk; what the model takes is taken out.
             where: what an error says that they came from.
-            settings: fields of the config to set instead.
+            new_head: a head that is missing, or of another shape, is nothing to warn of.
+            settings: fields of the config to set instead, which mean a new head too.
 
         Raises:
             UserError: a missing tensor, a tensor of the wrong shape, an unknown setting.
@@ -125,7 +156,7 @@ class PretrainedModel(nn.Module):
         config = cls.prepare(_with(config, settings), weights)
         with torch.device("meta"):
             model = cls(config)
-        model._take(weights, where, new_head=bool(settings))
+        model._take(weights, where, new_head=new_head or bool(settings))
         return model
 
     @classmethod
@@ -198,7 +229,7 @@ class PretrainedModel(nn.Module):
         missing: list[str] = []
         for name, tensor in expected.items():
             found = weights.pop(self.hub_name(name), None)
-            if found is None or (new_head and found.shape != tensor.shape and self._is_head(name)):
+            if found is None or (new_head and found.shape != tensor.shape and self.is_head(name)):
                 missing.append(name)
             elif found.shape != tensor.shape:
                 raise UserError(
@@ -207,7 +238,7 @@ class PretrainedModel(nn.Module):
                 )
             else:
                 state[name] = found.to(tensor.dtype) if found.is_floating_point() else found
-        fresh = [name for name in missing if self._is_head(name)]
+        fresh = [name for name in missing if self.is_head(name)]
         if fresh and self.is_int8:
             raise UserError(
                 f"{where} holds int8 weights, and no {fresh[0]!r} that fits: to train a new head on them, load "
@@ -228,7 +259,8 @@ class PretrainedModel(nn.Module):
         if weights:
             logger.info("%s: %d tensors not used: %s", where, len(weights), ", ".join(sorted(weights)))
 
-    def _is_head(self, name: str) -> bool:
+    def is_head(self, name: str) -> bool:
+        """Whether a parameter, by its name inside, is of a head that a new task starts with."""
         return bool(self.fresh_heads) and name.startswith(self.fresh_heads)
 
     def _draw(self, names: list[str], state: dict[str, Tensor]) -> None:
@@ -237,8 +269,28 @@ class PretrainedModel(nn.Module):
         values = drawn.state_dict()
         state.update({name: values[name] for name in names})
 
+    def add_lora(self, targets: Collection[str], *, rank: int, alpha: float, dropout: float) -> None:
+        """Adapt layers by LoRA, in place: their two thin matrices, and the heads of a new task, alone will train.
+
+        Args:
+            targets: last parts of names inside, such as "query", or "all".
+            rank, alpha, dropout: of the adaptation, which is scaled by alpha / rank.
+
+        Raises:
+            UserError: a target that no layer has.
+        """
+        lora.add_lora(self, targets, rank=rank, alpha=alpha, dropout=dropout, trained=self.is_head)
+
+    def save_adapter(self, directory: str | os.PathLike[str], base: str) -> None:
+        """Write what LoRA has learnt in PEFT's format (`unmask.nn.adapter_files`).
+
+        Args:
+            base: the directory or Hub name of the model that was adapted.
+        """
+        write_adapter(self, Path(directory), base)
+
     def save_pretrained(self, directory: str | os.PathLike[str]) -> None:
-        """Write config.json and model.safetensors, each beside and then renamed.
+        """Write config.json and model.safetensors, each beside and then renamed; adaptations by LoRA are merged.
 
         An int8 model's matrices are written as int8 tensors and their scales (`unmask.nn.stored_int8`), which
         unmask alone reads.
@@ -264,7 +316,7 @@ class PretrainedModel(nn.Module):
 
     def hub_state(self) -> dict[str, Tensor]:
         """This model's tensors by their names on disk."""
-        return {self.hub_name(name): tensor.detach() for name, tensor in self.state_dict().items()}
+        return {self.hub_name(name): tensor.detach() for name, tensor in lora.merged_state(self).items()}
 
     @property
     def device(self) -> torch.device:

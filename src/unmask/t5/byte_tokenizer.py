@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from unmask.errors import UserError
-from unmask.hub import find_model, read_json, write_json
+from unmask.hub import find_model, read_json, tokenizer_directory, write_json
 from unmask.t5.tokenizer import T5Tokenizer
 from unmask.text.tokenizer import Tokenizer
 
@@ -144,7 +144,7 @@ def load_tokenizer(name_or_path: str | os.PathLike[str]) -> AnyT5Tokenizer:
     Raises:
         UserError: there is no such model, it has no tokenizer files, or they cannot be read.
     """
-    directory = find_model(name_or_path)
+    directory = tokenizer_directory(find_model(name_or_path))
     path = directory / TOKENIZER_CONFIG
     if path.is_file() and read_json(path).get("tokenizer_class") == "ByT5Tokenizer":
         return ByT5Tokenizer.from_pretrained(directory)

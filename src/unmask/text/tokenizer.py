@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 from unmask.errors import UserError
-from unmask.hub import find_model
+from unmask.hub import find_model, tokenizer_directory
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -102,7 +102,7 @@ class Tokenizer(ABC):
         Raises:
             UserError: there is no such model, it has no tokenizer files, or they cannot be read.
         """
-        return cls._from_directory(find_model(name_or_path, revision=revision))
+        return cls._from_directory(tokenizer_directory(find_model(name_or_path, revision=revision)))
 
     # -- text to ids ---------------------------------------------------------------------------------------
 
