@@ -31,16 +31,16 @@ import os
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from decode import HERE, Worker
+from engines import PEERS, Engine, Measured, start, take_turns
 
-sys.path.append(str(HERE / "peers"))
+from unmask.objectives.text_to_text import T5Objective
+
+sys.path.append(str(PEERS))
 from data_texts import BAD_WORDS, TEXTS
 
 #: Where a peer that is on no registry finds its checkout.
@@ -53,7 +53,7 @@ class Job:
     """Work that several engines do.
 
     Attributes:
-        engines: name → (module in peers/, what it is to do, package).
+        engines: by name, "unmask" first.
         unit: what is counted a second.
         threads: that each engine may use.
         repeats: of the work in one measurement.
@@ -61,7 +61,7 @@ class Job:
         least: units a second to reach.
     """
 
-    engines: dict[str, tuple[str, str, str]]
+    engines: dict[str, Engine]
     unit: str
     threads: int = 1
     repeats: int = 1
@@ -69,94 +69,72 @@ class Job:
     least: float = 0.0
 
 
-def _ours(work: str) -> dict[str, tuple[str, str, str]]:
-    return {"unmask": ("data_ours", work, "unmask")}
+def _ours(work: str) -> dict[str, Engine]:
+    return {"unmask": Engine("data_ours", work, "unmask")}
 
 
-def _library(kind: str, library: str, vocabulary: str) -> tuple[str, str, str]:
-    return "data_library", f"{kind} {library} {vocabulary}", library
+def _library(kind: str, library: str, vocabulary: str) -> Engine:
+    return Engine("data_library", f"{kind} {library} {vocabulary}", library)
 
 
-def _mapped(vocabulary: str, engine: str, processes: int) -> tuple[str, str, str]:
-    return "data_hf", f"map {vocabulary} {engine} {processes}", "datasets"
+def _tokenise(vocabulary: str) -> Job:
+    """Beside the library that unmask calls, the others, and `map` with one process and with one a core."""
+    engines = {library: _library("tokenise", library, vocabulary) for library in LIBRARIES[vocabulary]}
+    engines["transformers"] = Engine("data_hf", f"tokenise {vocabulary}", "transformers")
+    mapped = [("transformers", 1), ("transformers", ALL_CORES)]
+    if "sentencepiece" in engines:
+        mapped.append(("sentencepiece", ALL_CORES))
+    for engine, processes in mapped:
+        name = f"datasets map, {engine}" + (", a process a core" if processes > 1 else "")
+        engines[name] = Engine("data_hf", f"map {vocabulary} {engine} {processes}", "datasets")
+    against = {LIBRARIES[vocabulary][0]: 1 / 1.1}
+    return Job({**_ours(f"tokenise {vocabulary}"), **engines}, "bytes", threads=ALL_CORES, against=against)
 
 
-def _objective(name: str, peer: dict[str, tuple[str, str, str]], goal: float) -> Job:
-    against = {next(iter(peer)): goal} if peer else {}
-    return Job({**_ours(f"objective {name}"), **peer}, "tokens", repeats=16, against=against, least=5e6)
+def _pack(vocabulary: str) -> Job:
+    library = LIBRARIES[vocabulary][0]
+    peers = {
+        f"{library}, in memory": _library("tokenise", library, vocabulary),
+        f"{library}, file to file": _library("pack", library, vocabulary),
+    }
+    against = dict.fromkeys(peers, 1 / 1.1)
+    return Job({**_ours(f"pack {vocabulary}"), **peers}, "bytes", threads=ALL_CORES, against=against)
 
 
-COLLATOR = {"t5-mlm-collator": ("data_t5_mlm", "collator", "transformers")}
-MASKING = {"DataCollatorForLanguageModeling": ("data_hf", "collator", "transformers")}
+def _objective(name: str) -> Job:
+    peer, goal = COLLATORS.get(name, ({}, 0.0))
+    return Job(
+        {**_ours(f"objective {name}"), **peer},
+        "tokens",
+        repeats=16,
+        against=dict.fromkeys(peer, goal),
+        least=5e6,
+    )
+
+
+#: The libraries that tokenise with a vocabulary, first the one that unmask calls.
+LIBRARIES = {"t5": ["sentencepiece", "tokenizers"], "wordpiece": ["tokenizers"]}
+#: Objective → the collator that does the same, and the ratio to reach.
+COLLATORS = {
+    "span-corruption": ({"t5-mlm-collator": Engine("data_t5_mlm", "collator", "transformers")}, 2.0),
+    "replaced-tokens": (
+        {"DataCollatorForLanguageModeling": Engine("data_hf", "collator", "transformers")},
+        5.0,
+    ),
+}
 STREAMED = ("span-corruption", "ul2", "replaced-tokens")
 
 JOBS: dict[str, Job] = {
     "clean": Job(
-        {**_ours("clean c4"), "datatrove": ("data_datatrove", "clean", "datatrove")},
+        {**_ours("clean c4"), "datatrove": Engine("data_datatrove", "clean", "datatrove")},
         "bytes",
         against={"datatrove": 1 / 1.2},
     ),
-    "tokenise t5": Job(
-        {
-            **_ours("tokenise t5"),
-            "sentencepiece": _library("tokenise", "sentencepiece", "t5"),
-            "tokenizers": _library("tokenise", "tokenizers", "t5"),
-            "transformers": ("data_hf", "tokenise t5", "transformers"),
-            "datasets map, transformers": _mapped("t5", "transformers", 1),
-            "datasets map, transformers, a process a core": _mapped("t5", "transformers", ALL_CORES),
-            "datasets map, sentencepiece, a process a core": _mapped("t5", "sentencepiece", ALL_CORES),
-        },
-        "bytes",
-        threads=ALL_CORES,
-        against={"sentencepiece": 1 / 1.1},
-    ),
-    "tokenise wordpiece": Job(
-        {
-            **_ours("tokenise wordpiece"),
-            "tokenizers": _library("tokenise", "tokenizers", "wordpiece"),
-            "transformers": ("data_hf", "tokenise wordpiece", "transformers"),
-            "datasets map, transformers": _mapped("wordpiece", "transformers", 1),
-            "datasets map, transformers, a process a core": _mapped("wordpiece", "transformers", ALL_CORES),
-        },
-        "bytes",
-        threads=ALL_CORES,
-        against={"tokenizers": 1 / 1.1},
-    ),
-    "pack t5": Job(
-        {
-            **_ours("pack t5"),
-            "sentencepiece, in memory": _library("tokenise", "sentencepiece", "t5"),
-            "sentencepiece, file to file": _library("pack", "sentencepiece", "t5"),
-        },
-        "bytes",
-        threads=ALL_CORES,
-        against={"sentencepiece, in memory": 1 / 1.1, "sentencepiece, file to file": 1 / 1.1},
-    ),
-    "pack wordpiece": Job(
-        {
-            **_ours("pack wordpiece"),
-            "tokenizers, in memory": _library("tokenise", "tokenizers", "wordpiece"),
-            "tokenizers, file to file": _library("pack", "tokenizers", "wordpiece"),
-        },
-        "bytes",
-        threads=ALL_CORES,
-        against={"tokenizers, in memory": 1 / 1.1, "tokenizers, file to file": 1 / 1.1},
-    ),
-    "objective span-corruption": _objective("span-corruption", COLLATOR, 2.0),
-    "objective replaced-tokens": _objective("replaced-tokens", MASKING, 5.0),
+    **{f"tokenise {vocabulary}": _tokenise(vocabulary) for vocabulary in LIBRARIES},
+    **{f"pack {vocabulary}": _pack(vocabulary) for vocabulary in LIBRARIES},
     **{
-        f"objective {name}": _objective(name, {}, 0.0)
-        for name in (
-            "masked-diffusion",
-            "iid-spans",
-            "iid-dropped",
-            "bert-style",
-            "mass-style",
-            "deshuffling",
-            "prefix-lm",
-            "causal-lm",
-            "ul2",
-        )
+        f"objective {name}": _objective(name)
+        for name in (*get_args(T5Objective), "replaced-tokens", "masked-diffusion")
     },
     **{f"stream {name}": Job(_ours(f"stream {name}"), "tokens", repeats=16) for name in STREAMED},
     **{
@@ -232,60 +210,31 @@ def _vocabularies(folder: Path, options: argparse.Namespace, texts: list[str]) -
 # --- measuring -------------------------------------------------------------------------------------------
 
 
-def start(engines: dict[str, tuple[str, str, str]], folder: Path, threads: int) -> dict[str, Worker]:
-    """A process an engine; those that cannot be had are named."""
-    workers = {}
-    for engine, (module, work, package) in engines.items():
-        checkout = CHECKOUTS.get(engine)
-        if find_spec(package) is None or (checkout and checkout not in os.environ):
-            print(f"    {engine}: " + (f"give --peer {engine}=DIR" if checkout else "not installed"))
-            continue
-        worker = Worker(module, work, folder, threads)
-        if "error" in worker.ready:
-            print(f"    {engine}: {worker.ready['error']}")
-            worker.close()
-            continue
-        workers[engine] = worker
-    return workers
+def with_checkouts(engines: dict[str, Engine]) -> dict[str, Engine]:
+    """Without those whose checkout was not given; they are named."""
+    absent = {name for name, variable in CHECKOUTS.items() if name in engines and variable not in os.environ}
+    for name in absent:
+        print(f"    {name}: give --peer {name}=DIR")
+    return {name: engine for name, engine in engines.items() if name not in absent}
 
 
-def measure(workers: dict[str, Worker], rounds: int, repeats: int) -> dict[str, dict[str, Any]]:
-    """Seconds and counts of each engine, taking turns."""
-    results: dict[str, dict[str, Any]] = {name: {"seconds": [], "counts": []} for name in workers}
-    for number in range(rounds + 1):  # the first warms up
-        for engine, worker in workers.items():
-            if "error" in results[engine]:
-                continue
-            answer = worker.run(repeats=repeats)
-            time.sleep(0.25)  # let its threads fall asleep
-            if "error" in answer:
-                results[engine]["error"] = answer["error"]
-            elif number:
-                results[engine]["seconds"].append(answer["seconds"])
-                results[engine]["counts"].append(answer["result"])
-    return results
-
-
-def summarise(job: Job, results: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    done = {engine: result for engine, result in results.items() if "error" not in result}
-    summary: dict[str, Any] = {
-        "errors": {engine: result["error"] for engine, result in results.items() if "error" in result}
-    }
+def summarise(job: Job, done: dict[str, Measured], errors: dict[str, str]) -> dict[str, Any]:
+    summary: dict[str, Any] = {"errors": errors}
     if job.unit == "seconds":
         # The first batch is waited for whatever comes after it.
-        waits = [(waited - first) / (total - first) for total, waited, first in done["unmask"]["counts"]]
-        first = statistics.median(first for _, _, first in done["unmask"]["counts"])
-        return summary | {"waiting": statistics.median(waits), "first": first}
-    speeds = {
-        engine: result["counts"][0][0] / statistics.median(result["seconds"])
-        for engine, result in done.items()
-    }
+        results = done["unmask"].results
+        waits = [(waited - first) / (total - first) for total, waited, first in results]
+        return summary | {
+            "waiting": statistics.median(waits),
+            "first": statistics.median(first for *_, first in results),
+        }
+    speeds = {engine: its.first[0] / statistics.median(its.seconds) for engine, its in done.items()}
     ratios = {
         peer: (speeds["unmask"] / speeds[peer], goal)
         for peer, goal in job.against.items()
         if peer in speeds and "unmask" in speeds
     }
-    counts = {engine: result["counts"][0][1] for engine, result in done.items()}
+    counts = {engine: its.first[1] for engine, its in done.items()}
     return summary | {"speeds": speeds, "ratios": ratios, "counts": counts}
 
 
@@ -322,8 +271,8 @@ def main() -> None:
         size = (folder / TEXTS).stat().st_size / 1e6
         print(f"{size:.1f} MB of text, {ALL_CORES} cores, load {os.getloadavg()[0]:.1f}", flush=True)
         for name, job in jobs.items():
-            workers = start(job.engines, folder, job.threads)
-            summary = summarise(job, measure(workers, options.rounds, job.repeats))
+            workers = start(with_checkouts(job.engines), folder, job.threads)
+            summary = summarise(job, *take_turns(workers, options.rounds, repeats=job.repeats))
             show(name, job, summary)
             sys.stdout.flush()
             report[name] = summary

@@ -16,34 +16,32 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
-import time
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).resolve().parent
+from engines import Engine, Measured, start, take_turns
+
 SHAPES: dict[str, dict[str, Any]] = {
     "tiny": {"d_model": 64, "d_ff": 128, "num_layers": 2, "num_heads": 2, "d_kv": 32, "vocab_size": 512},
     "t5-small": {"d_model": 512, "d_ff": 2048, "num_layers": 6, "num_heads": 8},
     "t5-base": {"d_model": 768, "d_ff": 3072, "num_layers": 12, "num_heads": 12},
 }
-#: Engine → (module in peers/, its precision argument, class of precision, package).
-ENGINES = {
-    "unmask float32": ("ours", "float32", "float32", "unmask"),
-    "unmask bfloat16": ("ours", "bfloat16", "bfloat16", "unmask"),
-    "unmask int8": ("ours", "int8", "int8", "unmask"),
-    "transformers eager": ("hf", "eager", "float32", "transformers"),
-    "transformers sdpa": ("hf", "sdpa", "float32", "transformers"),
-    "transformers bfloat16": ("hf", "bfloat16", "bfloat16", "transformers"),
-    "ctranslate2 float32": ("ct2", "float32", "float32", "ctranslate2"),
-    "ctranslate2 int8": ("ct2", "int8", "int8", "ctranslate2"),
-    "onnxruntime float32": ("ort", "float32", "float32", "onnxruntime"),
-    "onnxruntime int8": ("ort", "int8", "int8", "onnxruntime"),
-}
 BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}
+ENGINES = {
+    "unmask float32": Engine("ours", "float32", "unmask"),
+    "unmask bfloat16": Engine("ours", "bfloat16", "unmask"),
+    "unmask int8": Engine("ours", "int8", "unmask"),
+    "transformers eager": Engine("hf", "eager", "transformers"),
+    "transformers sdpa": Engine("hf", "sdpa", "transformers"),
+    "transformers bfloat16": Engine("hf", "bfloat16", "transformers"),
+    "ctranslate2 float32": Engine("ct2", "float32", "ctranslate2"),
+    "ctranslate2 int8": Engine("ct2", "int8", "ctranslate2"),
+    "onnxruntime float32": Engine("ort", "float32", "onnxruntime"),
+    "onnxruntime int8": Engine("ort", "int8", "onnxruntime"),
+}
+#: The precision of each: Transformers' two ways of attention are float32.
+KINDS = {name: engine.work if engine.work in BYTES else "float32" for name, engine in ENGINES.items()}
 
 
 def arguments() -> argparse.Namespace:
@@ -62,37 +60,6 @@ def arguments() -> argparse.Namespace:
 
 def numbers(text: str) -> list[int]:
     return [int(part) for part in text.split(",")]
-
-
-class Worker:
-    """An engine in a process of its own; answers one line of JSON for each."""
-
-    def __init__(self, kind: str, precision: str, model: Path, threads: int) -> None:
-        environment = os.environ | {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
-        self.process = subprocess.Popen(
-            [sys.executable, str(HERE / "peers" / "worker.py"), kind, precision, str(model), str(threads)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
-        self.ready = self._answer()
-
-    def _answer(self) -> dict[str, Any]:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        return json.loads(line) if line else {"error": f"the process ended with {self.process.wait()}"}
-
-    def run(self, **task: int) -> dict[str, Any]:
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(task) + "\n")
-        self.process.stdin.flush()
-        return self._answer()
-
-    def close(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait()
 
 
 def make_model(shape: dict[str, Any], directory: Path) -> None:
@@ -120,41 +87,17 @@ def decoder_weights(shape: dict[str, Any]) -> int:
     return shape["num_layers"] * layer + width * shape.get("vocab_size", 32128)
 
 
-def measure(workers: dict[str, Worker], rounds: int, **task: int) -> dict[str, dict[str, Any]]:
-    """Seconds and ids of each engine for one task, taking turns."""
-    results: dict[str, dict[str, Any]] = {}
-    for number in range(rounds + 1):  # the first warms up
-        for engine, worker in workers.items():
-            if results.get(engine, {}).get("error"):
-                continue
-            answer = worker.run(**task)
-            time.sleep(0.25)  # let its threads fall asleep
-            if "error" in answer:
-                results[engine] = {"error": answer["error"]}
-            elif number == 0:
-                results[engine] = {"seconds": [], "ids": answer["result"]}
-            else:
-                results[engine]["seconds"].append(answer["seconds"])
-    return results
-
-
-def summarise(task: dict[str, int], results: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def summarise(task: dict[str, int], done: dict[str, Measured], errors: dict[str, str]) -> dict[str, Any]:
     tokens = task["batch"] * task["new"]
-    speeds = {
-        engine: tokens / statistics.median(result["seconds"])
-        for engine, result in results.items()
-        if result.get("seconds")
-    }
-    summary: dict[str, Any] = {"speeds": speeds, "ratios": ratios(speeds)}
-    summary["errors"] = {engine: result["error"] for engine, result in results.items() if "error" in result}
-    ids = {
-        engine: result["ids"]
-        for engine, result in results.items()
-        if "ids" in result and ENGINES[engine][2] == "float32"
-    }
+    speeds = {engine: tokens / statistics.median(its.seconds) for engine, its in done.items()}
+    ids = {engine: its.first for engine, its in done.items() if KINDS[engine] == "float32"}
     reference = next(iter(ids.values()), None)
-    summary["float32_ids_equal"] = {engine: got == reference for engine, got in ids.items()}
-    return summary
+    return {
+        "speeds": speeds,
+        "ratios": ratios(speeds),
+        "errors": errors,
+        "float32_ids_equal": {engine: got == reference for engine, got in ids.items()},
+    }
 
 
 def ratios(speeds: dict[str, float]) -> dict[str, float]:
@@ -184,20 +127,12 @@ def show(task: dict[str, int], summary: dict[str, Any], floor: dict[str, float])
 def main() -> None:
     options = arguments()
     os.environ["OMP_NUM_THREADS"] = str(options.threads)
-    engines = [name for name in options.engines.split(",") if find_spec(ENGINES[name][3]) is not None]
-    for name in set(options.engines.split(",")) - set(engines):
-        print(f"{name} is not installed: left out")
+    engines = {name: ENGINES[name] for name in options.engines.split(",")}
     report: list[dict[str, Any]] = []
     for name in options.models.split(","):
         with tempfile.TemporaryDirectory() as folder:
             make_model(SHAPES[name], Path(folder))
-            workers = {
-                engine: Worker(*ENGINES[engine][:2], Path(folder), options.threads) for engine in engines
-            }
-            for engine, worker in list(workers.items()):
-                if "error" in worker.ready:
-                    print(f"{engine}: {worker.ready['error']}")
-                    workers.pop(engine).close()
+            workers = start(engines, Path(folder), options.threads)
             bandwidth = max(worker.ready["bandwidth"] for worker in workers.values())
             weights = decoder_weights(SHAPES[name])
             floor = {kind: weights * size / bandwidth for kind, size in BYTES.items()}
@@ -210,7 +145,7 @@ def main() -> None:
                     for beams in numbers(options.beams):
                         for batch in numbers(options.batches):
                             task = {"batch": batch, "source": source, "new": new, "beams": beams}
-                            summary = summarise(task, measure(workers, options.rounds, **task))
+                            summary = summarise(task, *take_turns(workers, options.rounds, **task))
                             show(task, summary, floor)
                             report.append({"model": name, **task, **summary, "floor_seconds": floor})
                             if options.json:

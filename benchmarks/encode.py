@@ -19,25 +19,22 @@ import json
 import os
 import statistics
 import tempfile
-import time
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from decode import Worker
+from engines import Engine, Measured, start, take_turns
 
-#: Engine → (module in peers/, its precision argument, package).
 ENGINES = {
-    "transformers float32 padded": ("encode_hf", "float32 padded", "transformers"),
-    "transformers float32 sorted": ("encode_hf", "float32 sorted", "transformers"),
-    "transformers bfloat16 sorted": ("encode_hf", "bfloat16 sorted", "transformers"),
-    "onnxruntime float32 sorted": ("encode_ort", "float32 sorted", "onnxruntime"),
-    "onnxruntime int8 padded": ("encode_ort", "int8 padded", "onnxruntime"),
-    "onnxruntime int8 sorted": ("encode_ort", "int8 sorted", "onnxruntime"),
-    "unmask float32": ("encode_ours", "float32", "unmask"),
-    "unmask bfloat16": ("encode_ours", "bfloat16", "unmask"),
-    "unmask int8": ("encode_ours", "int8", "unmask"),
+    "transformers float32 padded": Engine("encode_hf", "float32 padded", "transformers"),
+    "transformers float32 sorted": Engine("encode_hf", "float32 sorted", "transformers"),
+    "transformers bfloat16 sorted": Engine("encode_hf", "bfloat16 sorted", "transformers"),
+    "onnxruntime float32 sorted": Engine("encode_ort", "float32 sorted", "onnxruntime"),
+    "onnxruntime int8 padded": Engine("encode_ort", "int8 padded", "onnxruntime"),
+    "onnxruntime int8 sorted": Engine("encode_ort", "int8 sorted", "onnxruntime"),
+    "unmask float32": Engine("encode_ours", "float32", "unmask"),
+    "unmask bfloat16": Engine("encode_ours", "bfloat16", "unmask"),
+    "unmask int8": Engine("encode_ours", "int8", "unmask"),
 }
 REFERENCE = "transformers float32 padded"
 #: unmask's precisions that count as low, of which the faster is compared.
@@ -74,34 +71,12 @@ def make_model(directory: Path) -> None:
     model.save_pretrained(directory)
 
 
-def measure(workers: dict[str, Worker], rounds: int, task: dict[str, int]) -> dict[str, dict[str, Any]]:
-    results: dict[str, dict[str, Any]] = {}
-    for number in range(rounds + 1):  # the first warms up
-        for engine, worker in workers.items():
-            if "error" in results.get(engine, {}):
-                continue
-            answer = worker.run(**task)
-            time.sleep(0.25)  # let its threads fall asleep
-            if "error" in answer:
-                results[engine] = {"error": answer["error"]}
-            elif number == 0:
-                results[engine] = {"seconds": [], "logits": np.array(answer["result"])}
-            else:
-                results[engine]["seconds"].append(answer["seconds"])
-    return results
-
-
-def summarise(requests: int, results: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    speeds = {
-        engine: requests / statistics.median(result["seconds"])
-        for engine, result in results.items()
-        if result.get("seconds")
-    }
-    summary: dict[str, Any] = {"speeds": speeds, "ratios": ratios(speeds)}
-    summary["errors"] = {engine: result["error"] for engine, result in results.items() if "error" in result}
-    wanted = results.get(REFERENCE, {}).get("logits")
+def summarise(requests: int, done: dict[str, Measured], errors: dict[str, str]) -> dict[str, Any]:
+    speeds = {engine: requests / statistics.median(its.seconds) for engine, its in done.items()}
+    summary: dict[str, Any] = {"speeds": speeds, "ratios": ratios(speeds), "errors": errors}
+    logits = {engine: np.array(its.first) for engine, its in done.items()}
+    wanted = logits.get(REFERENCE)
     if wanted is not None:
-        logits = {engine: result["logits"] for engine, result in results.items() if "logits" in result}
         top = np.abs(wanted).max()
         summary["change"] = {name: float(np.abs(got - wanted).max() / top) for name, got in logits.items()}
         summary["same"] = {
@@ -136,21 +111,15 @@ def show(summary: dict[str, Any]) -> None:
 def main() -> None:
     options = arguments()
     os.environ["OMP_NUM_THREADS"] = str(options.threads)
-    engines = [name for name in options.engines.split(",") if find_spec(ENGINES[name][2]) is not None]
-    for name in set(options.engines.split(",")) - set(engines):
-        print(f"{name} is not installed: left out")
+    engines = {name: ENGINES[name] for name in options.engines.split(",")}
     with tempfile.TemporaryDirectory() as folder:
         model = options.model or Path(folder)
         if options.model is None:
             make_model(model)
-        workers = {name: Worker(*ENGINES[name][:2], model, options.threads) for name in engines}
-        for name, worker in list(workers.items()):
-            if "error" in worker.ready:
-                print(f"{name}: {worker.ready['error']}")
-                workers.pop(name).close()
+        workers = start(engines, model, options.threads)
         task = {name: getattr(options, name) for name in ("requests", "mean", "longest", "seed")}
         print(f"{task}, {options.threads} threads, load {os.getloadavg()[0]:.1f}")
-        summary = summarise(options.requests, measure(workers, options.rounds, task))
+        summary = summarise(options.requests, *take_turns(workers, options.rounds, **task))
         show(summary)
         if options.json:
             options.json.write_text(json.dumps({"task": task, **summary}, indent=1))

@@ -28,7 +28,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from decode import Worker
+from engines import Worker
 
 #: Engine → (module in peers/, its precision argument, package).
 ENGINES = {

@@ -16,6 +16,7 @@ pytest.importorskip("datatrove", reason="needs the extra corpus: pip install 'un
 
 from unmask.cli import _run
 from unmask.corpus.reading import read_documents
+from unmask.locks import locked
 
 FLAGS = ["--clean", "c4", "--without", "bad-words", "language", "--near-duplicates", "--exact-duplicates"]
 STAGES = [
@@ -120,6 +121,14 @@ def test_report_and_output(
     assert written["validation"] == sum(1 for _ in read_documents(out / "validation")) > 0
 
 
+def test_two_at_once(refused: Callable[..., str], raw: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with locked(out / ".work", "out"):
+        assert "another process is at work on" in refused("corpus", raw, "--out", out, "--workers", 1)
+    assert _run(["corpus", str(raw), "--out", str(out), "--workers", "1"]) == 0
+    assert not (out / ".work").exists()
+
+
 def test_errors_are_one_line(refused: Callable[..., str], raw: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert "--bad-words FILE, or --without bad-words" in refused("corpus", raw, "--out", out, "--clean", "c4")
@@ -127,6 +136,7 @@ def test_errors_are_one_line(refused: Callable[..., str], raw: Path, tmp_path: P
     assert "gone.txt cannot be read" in refused("corpus", raw, "--out", out, "--bad-words", gone)
     assert "gone.txt does not exist" in refused("corpus", raw, "--out", out, "--against", gone)
     assert "it must be at least 1" in refused("corpus", raw, "--out", out, "--workers", 0)
+    assert "langdetect knows no language 'xx'" in refused("corpus", raw, "--out", out, "--language", "xx")
     assert not out.exists()
     (tmp_path / "bad.jsonl").write_text('{"text": "a"}\nb\n')
     for workers in (1, 2):

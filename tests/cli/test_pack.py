@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from unmask.cli import _run
 from unmask.data.shards import Shards
+from unmask.locks import locked
 from unmask.vocabulary.loading import load_any_tokenizer
 
 
@@ -59,6 +60,17 @@ def test_refused(corpus: Path, models: dict[str, Path], tmp_path: Path, refused:
     assert "is damaged: its checksum differs" in refused(
         "pretrain", "t5-tiny", "--data", out, "--out", tmp_path / "run"
     )
+
+
+def test_two_at_once(
+    corpus: Path, models: dict[str, Path], tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    arguments = ["pack", str(corpus), "--tokenizer", str(models["t5"]), "--out", str(tmp_path / "packed")]
+    with locked(tmp_path / "packed.partial", "packed"):
+        assert "another process is at work on" in refused(*arguments)
+        assert "another process is at work on" in refused(*arguments, "--overwrite")
+    assert _run(arguments) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["packed"]
 
 
 # Parts of a few documents, so that a small corpus has many.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -41,6 +42,35 @@ def test_another_objective(
     for source, target in re.findall(r"\d input: (.*?)</s> \d target: (.*?)</s>", text):
         assert source != target
         assert sorted(source.replace(" ", "")) == sorted(target.replace(" ", ""))
+
+
+def test_bytes_are_trained_on_and_shown(
+    recipes: dict[str, Path], corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "texts.jsonl").write_text(corpus.read_text().replace("bak", "bäk"), encoding="utf-8")
+    tokenizer, packed, run = (str(tmp_path / name) for name in ("tokenizer", "packed", "run"))
+    texts = str(tmp_path / "texts.jsonl")
+    assert _run(["tokenizer", "train", texts, "--kind", "byte", "--out", tokenizer]) == 0
+    share = ["--validation-share", "0.1"]
+    assert _run(["pack", texts, "--tokenizer", tokenizer, "--out", packed, *share]) == 0
+    text = "\n".join(_shown(capsys, recipes["t5"], "--data", packed, "--length", 64))
+    assert "ä" in text
+    examples = re.findall(r"\d input: (.*?)</s>\n\d target: (.*?)</s>", text, re.DOTALL)
+    assert len(examples) == 4
+    for source, target in examples:
+        # Sentinels are bytes that no text has.
+        sentinels = re.findall(r"\\xf[5-f]", source)
+        assert sentinels == ["\\xff", "\\xfe", "\\xfd", "\\xfc"][: len(sentinels)]
+        assert len(sentinels) > 1
+        assert sentinels == re.findall(r"\\xf[5-f]", target)
+    flags = ["--steps", "2", "--checkpoint-every", "0", "--threads", "1"]
+    assert _run(["pretrain", str(recipes["t5"]), "--data", packed, "--out", run, *flags]) == 0
+    config = json.loads((tmp_path / "run" / "model" / "config.json").read_text())
+    assert config["vocab_size"] == 384
+    assert _run(["fill", str(tmp_path / "run" / "model"), "abak ___ afim"]) == 0
+    flags = ["--objective", "span-corruption", "--length", "512"]
+    assert _run(["show-batch", str(recipes["t5"]), "--data", packed, *flags]) == 2
+    assert "need 28 sentinels and the vocabulary has 11" in capsys.readouterr().err
 
 
 def test_electra(

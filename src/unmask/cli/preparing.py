@@ -12,6 +12,7 @@ from unmask.data.shards import Shards, is_shards
 from unmask.electra.tokenizer import ElectraTokenizer
 from unmask.errors import UserError
 from unmask.hub import atomic_directory
+from unmask.t5.byte_tokenizer import AnyT5Tokenizer, load_tokenizer
 from unmask.t5.tokenizer import SENTINELS, T5Tokenizer
 from unmask.training.checkpoints import remove_leftovers
 from unmask.training.recipe import PretrainRecipe
@@ -22,7 +23,7 @@ PREPARED = "prepared.json"
 TOKENIZER = "tokenizer"
 DATA = "data"
 
-Vocabulary = T5Tokenizer | ElectraTokenizer
+Vocabulary = AnyT5Tokenizer | ElectraTokenizer
 
 
 def named_corpora(data: list[str]) -> dict[str, str] | None:
@@ -59,13 +60,12 @@ def prepare_mixture(
                 f"{name}={path} is no directory of packed shards, as every corpus of a mixture must be: "
                 "make it with `unmask pack`"
             )
-    kind = T5Tokenizer if recipe.family == "t5" else ElectraTokenizer
     beside = [Path(path) / TOKENIZER for path in corpora.values() if (Path(path) / TOKENIZER).is_dir()]
     if tokenizer is None and not beside:
         raise UserError(
             f"none of the corpora has a {TOKENIZER} directory: name the one that made them with --tokenizer"
         )
-    vocabulary: Vocabulary = kind.from_pretrained(tokenizer or beside[0])
+    vocabulary = _loaded(recipe, tokenizer or beside[0])
     # Before all files are read, which takes long.
     opened = {name: Shards.open(path, vocabulary, verify=False) for name, path in corpora.items()}
     recipe.mixture_rates({name: shards.train.tokens for name, shards in opened.items()})
@@ -82,14 +82,13 @@ def prepare_data(
             they were made from other data or with other settings.
     """
     recipe.check_single()
-    kind = T5Tokenizer if recipe.family == "t5" else ElectraTokenizer
     if len(data) == 1 and is_shards(data[0]):
         beside = Path(data[0]) / TOKENIZER
         if tokenizer is None and not beside.is_dir():
             raise UserError(
                 f"{data[0]} has no {TOKENIZER} directory: name the one that made it with --tokenizer"
             )
-        vocabulary: Vocabulary = kind.from_pretrained(tokenizer or beside)
+        vocabulary = _loaded(recipe, tokenizer or beside)
         return Shards.open(data[0], vocabulary), vocabulary
     check_place(out)
     remove_leftovers(out)
@@ -126,9 +125,8 @@ def _sentinels(recipe: PretrainRecipe) -> int | None:
 
 
 def _vocabulary(recipe: PretrainRecipe, data: list[str], out: Path, tokenizer: str | None) -> Vocabulary:
-    kind = T5Tokenizer if recipe.family == "t5" else ElectraTokenizer
     if tokenizer is not None:
-        return kind.from_pretrained(tokenizer)
+        return _loaded(recipe, tokenizer)
     trained = out / TOKENIZER
     if not trained.is_dir():
         texts = read_texts(data)
@@ -142,4 +140,9 @@ def _vocabulary(recipe: PretrainRecipe, data: list[str], out: Path, tokenizer: s
             )
         with atomic_directory(trained) as temporary:
             made.save_pretrained(temporary)
-    return kind.from_pretrained(trained)
+    return _loaded(recipe, trained)
+
+
+def _loaded(recipe: PretrainRecipe, name_or_path: str | Path) -> Vocabulary:
+    load = load_tokenizer if recipe.family == "t5" else ElectraTokenizer.from_pretrained
+    return load(name_or_path)

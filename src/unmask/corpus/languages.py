@@ -26,9 +26,7 @@ class Language:
     """
 
     def __init__(self, code: str, probability: float, ledger: Ledger) -> None:
-        known = _factory().langlist
-        if code not in known:
-            raise UserError(f"langdetect knows no language {code!r}; it knows {', '.join(sorted(known))}")
+        check_language(code)
         self._code = code
         self._probability = probability
         self._ledger = ledger
@@ -39,6 +37,15 @@ class Language:
         if language != self._code:
             return f"not {self._code}"
         return None if probability >= self._probability else f"{self._code} below {self._probability:g}"
+
+
+def check_language(code: str) -> None:
+    """Raises:
+    UserError: langdetect does not know the language.
+    """
+    known = _factory().langlist
+    if code not in known:
+        raise UserError(f"langdetect knows no language {code!r}; it knows {', '.join(sorted(known))}")
 
 
 def detected_language(text: str) -> tuple[str, float]:

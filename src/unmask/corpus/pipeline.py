@@ -25,17 +25,19 @@ from unmask.corpus.contamination import Contamination, write_index
 from unmask.corpus.duplicates import DropDuplicates, FindDuplicates, KeyKind, SignKeys, pieces_for
 from unmask.corpus.executors import MakeExecutor, run_stage
 from unmask.corpus.intake import ReadFiles, groups_of, read_part
-from unmask.corpus.languages import Language
+from unmask.corpus.languages import Language, check_language
 from unmask.corpus.ledger import Ledger
 from unmask.corpus.near_duplicates import DropNearDuplicates, JoinNearDuplicates, SignShingles
 from unmask.corpus.parts import ReadPart, WriteLedger, WritePart, WriteSplits, part_name
 from unmask.corpus.reading import Layout, file_identity, input_files
 from unmask.corpus.recipe import STEPS, CorpusRecipe
 from unmask.errors import UserError
+from unmask.locks import clear, locked
 
 #: What a finished corpus is described by; its presence is what makes it finished.
 MANIFEST = "corpus.json"
 WORK = ".work"
+CLAIM = "claim.json"
 SPLITS = ("train", "validation")
 # Steps that compare documents, by what they compare.
 _KEYS: dict[str, KeyKind] = {"duplicate-urls": "url", "exact-duplicates": "text", "duplicate-lines": "line"}
@@ -80,24 +82,26 @@ def make_corpus(
 
     Raises:
         UserError: inputs that cannot be read, a directory that holds something else, a missing list or
-            evaluation file.
+            evaluation file; another process is making this corpus.
     """
     files = input_files(inputs)
     claim = _claim(files, recipe, layout, skip_corrupt=skip_corrupt)
-    if (out / MANIFEST).is_file():
-        finished = hub.read_json(out / MANIFEST)
-        _check_claim(out, finished["claim"], claim)
-        shutil.rmtree(out / WORK, ignore_errors=True)
-        return _corpus(out, finished)
-    # Absolute: datatrove's steps ask their own process for the current directory.
-    run = _Run((out / WORK).absolute(), recipe, execute)
-    # Read here, so that a list that is missing is said before any work.
+    _check_place(out)
+    # Made here, so that a list that is missing is said before any work.
     cleaners = _Cleaners(recipe, out / WORK)
-    _begin(out, claim)
-    if recipe.against:
-        cleaners.index_evaluations()
-    ledgers = run.all_stages(files, layout, cleaners, skip_corrupt=skip_corrupt)
-    return _publish(out, claim, ledgers)
+    with locked(out / WORK, str(out)):
+        if (out / MANIFEST).is_file():
+            finished = hub.read_json(out / MANIFEST)
+            _check_claim(out, finished["claim"], claim)
+            shutil.rmtree(out / WORK)
+            return _corpus(out, finished)
+        _begin(out, claim)
+        if recipe.against:
+            cleaners.index_evaluations()
+        # Absolute: datatrove's steps ask their own process for the current directory.
+        run = _Run((out / WORK).absolute(), recipe, execute)
+        ledgers = run.all_stages(files, layout, cleaners, skip_corrupt=skip_corrupt)
+        return _publish(out, claim, ledgers)
 
 
 # --- the directory ---------------------------------------------------------------------------------------
@@ -118,16 +122,21 @@ def _claim(files: list[Path], recipe: CorpusRecipe, layout: Layout, *, skip_corr
     }
 
 
+def _check_place(out: Path) -> None:
+    if (out / MANIFEST).is_file() or (out / WORK / CLAIM).is_file():
+        return
+    if out.exists() and (not out.is_dir() or any(path.name != WORK for path in out.iterdir())):
+        raise UserError(f"{out} exists and is no corpus of ours: choose another --out")
+
+
 def _begin(out: Path, claim: dict[str, Any]) -> None:
-    begun = out / WORK / "claim.json"
+    begun = out / WORK / CLAIM
     if begun.is_file() and any((out / WORK).glob("01-*")):
         _check_claim(out, hub.read_json(begun), claim)
         return
     if begun.is_file() and hub.read_json(begun) != claim:
         # An attempt that did not read its inputs to the end, for a corrupt one perhaps, binds nobody.
-        shutil.rmtree(out / WORK)
-    if out.exists() and (not out.is_dir() or any(path.name != WORK for path in out.iterdir())):
-        raise UserError(f"{out} exists and is no corpus of ours: choose another --out")
+        clear(out / WORK)
     hub.write_json(begun, claim)
 
 
@@ -280,13 +289,15 @@ class _Cleaners:
     """The steps for one document, by name.
 
     Raises:
-        UserError: the list of bad words is missing or empty.
+        UserError: the list of bad words is missing or empty, or nobody can tell the language from others.
     """
 
     def __init__(self, recipe: CorpusRecipe, work: Path) -> None:
         self._recipe = recipe
         self._index = work / "evaluations.npz"
         self._bad_words = read_bad_words(recipe.bad_words) if recipe.bad_words else []
+        if "language" in recipe.steps:
+            check_language(recipe.language)
 
     def index_evaluations(self) -> None:
         if not self._index.is_file():

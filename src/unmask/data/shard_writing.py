@@ -39,6 +39,7 @@ from unmask.data.shards import (
     token_type_for,
 )
 from unmask.errors import UserError
+from unmask.locks import LOCK, clear, locked
 from unmask.processes import process_pool
 from unmask.text.sampling import is_validation
 
@@ -96,23 +97,25 @@ def write_shards(
 
     Raises:
         UserError: no document for training, a share outside [0, 1), a directory that holds other things, or
-            without `overwrite` shards or other parts; a worker was killed.
+            without `overwrite` shards or other parts; another process writes them; a worker was killed.
     """
     path = Path(directory)
     is_validation("", validation_share)  # refuses a share that is none
     resumable = isinstance(documents, Files)
     corpus = documents if isinstance(documents, Files) else Files([lambda: documents], "")
     packer = _Packer(_partial(path) / _PARTS, tokenizer, validation_share, by_line)
-    done = _begin(path, packer.claim(corpus), overwrite=overwrite, anew=not resumable)
-    if done is not None:
-        return done
-    try:
-        _tokenise(corpus, packer, workers, told)
-        return _finish(path, packer, shard_tokens, beside)
-    finally:
-        # What cannot be continued, and what made nothing, binds nobody.
-        if not resumable or not any(packer.folder.glob("*.json")):
-            shutil.rmtree(_partial(path), ignore_errors=True)
+    _check_place(path, overwrite)
+    with locked(_partial(path), str(path)):
+        done = _begin(path, packer.claim(corpus), overwrite=overwrite, anew=not resumable)
+        if done is not None:
+            return done
+        try:
+            _tokenise(corpus, packer, workers, told)
+            return _finish(path, packer, shard_tokens, beside)
+        finally:
+            # What cannot be continued, and what made nothing, binds nobody.
+            if not resumable or not any(packer.folder.glob("*.json")):
+                shutil.rmtree(_partial(path), ignore_errors=True)
 
 
 # --- the directory beside ----------------------------------------------------------------------------------
@@ -122,45 +125,56 @@ def _partial(path: Path) -> Path:
     return path.with_name(f"{path.name}.partial")
 
 
-def _begin(path: Path, claim: dict[str, Any], *, overwrite: bool, anew: bool) -> Shards | None:
-    """See to it that parts of this claim, or none, lie beside; gives the shards if only those are left to clear."""
+def _check_place(path: Path, overwrite: bool) -> None:
     partial = _partial(path)
     if path.exists() and not is_shards(path) and (path.is_file() or any(path.iterdir())):
         raise UserError(
             f"{path} exists and is not a directory of token shards: choose another place for them"
         )
-    differing = "nothing"
     if (partial / _CLAIM).is_file():
-        differing = hub.differences(hub.read_json(partial / _CLAIM), claim)
-    elif partial.exists() and (not partial.is_dir() or any(_foreign(file) for file in partial.iterdir())):
+        return
+    if partial.exists() and (not partial.is_dir() or any(_foreign(file) for file in partial.iterdir())):
         raise UserError(f"{partial} is in the way and none of ours: move it, or choose another place")
+    _check_overwriting(path, overwrite)
+
+
+def _check_overwriting(path: Path, overwrite: bool) -> None:
+    if is_shards(path) and not overwrite:
+        raise UserError(f"{path} holds shards: replace them with --overwrite, or give another --out")
+
+
+def _begin(path: Path, claim: dict[str, Any], *, overwrite: bool, anew: bool) -> Shards | None:
+    """See to it that parts of this claim, or none, lie beside; gives the shards if only those are left to clear."""
+    partial = _partial(path)
+    is_begun = (partial / _CLAIM).is_file()
+    differing = hub.differences(hub.read_json(partial / _CLAIM), claim) if is_begun else "nothing"
     if not differing and (partial / _DONE).is_file() and is_shards(path):
         shards = Shards.open(path, verify=False)
         if shards.checksum == hub.read_json(partial / _DONE)["checksum"]:
             _clear(path)
             return shards
-    if is_shards(path) and not overwrite:
-        raise UserError(f"{path} holds shards: replace them with --overwrite, or give another --out")
-    if differing and (partial / _CLAIM).is_file() and not overwrite:
+    _check_overwriting(path, overwrite)
+    if differing and is_begun and not overwrite:
         raise UserError(
             f"{partial} was begun with other settings ({differing}): give those again to continue, "
             "or start over with --overwrite"
         )
     if differing or anew:
-        shutil.rmtree(partial, ignore_errors=True)
+        clear(partial)
         hub.write_json(partial / _CLAIM, claim)
     (partial / _PARTS).mkdir(exist_ok=True)
     return None
 
 
 def _foreign(file: Path) -> bool:
-    # A writer of the claim that was killed leaves a hidden file.
-    return not file.name.startswith(f".{_CLAIM}")
+    # A writer of the claim that was killed leaves the lock and a hidden file.
+    return file.name != LOCK and not file.name.startswith(f".{_CLAIM}")
 
 
 def _clear(path: Path) -> None:
     # The claim goes last: without it nobody knows whose the rest is.
-    shutil.rmtree(_partial(path) / _PARTS, ignore_errors=True)
+    clear(_partial(path), keep=[_CLAIM])
+    (_partial(path) / _CLAIM).unlink()
     shutil.rmtree(_partial(path))
 
 

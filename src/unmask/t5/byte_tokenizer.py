@@ -107,17 +107,21 @@ class ByT5Tokenizer(Tokenizer):
         end = [self.eos_token_id]
         return first + end if second is None else first + end + second + end
 
-    def _decode(self, rows: list[list[int]], skip_special_tokens: bool) -> list[str]:
-        return [self._text(row, skip_special_tokens) for row in rows]
+    def spelled(self, ids: list[int]) -> str:
+        """Every id as a person can read it: bytes that make no character, sentinels among them, as `\\xff`."""
+        return self._bytes(ids, skip_special_tokens=False).decode(errors="backslashreplace")
 
-    def _text(self, row: list[int], skip_special_tokens: bool) -> str:
+    def _decode(self, rows: list[list[int]], skip_special_tokens: bool) -> list[str]:
+        return [self._bytes(row, skip_special_tokens).decode(errors="ignore") for row in rows]
+
+    def _bytes(self, row: list[int], skip_special_tokens: bool) -> bytes:
         data = bytearray()
         for token_id in row:
             if len(SPECIAL) <= token_id < FIRST_EXTRA:
                 data.append(token_id - len(SPECIAL))
             elif not skip_special_tokens:
                 data += (self._token(token_id) or "").encode()
-        return data.decode(errors="ignore")
+        return bytes(data)
 
     def _token(self, token_id: int) -> str | None:
         """A byte's token is the character of that number, as in Transformers."""

@@ -9,7 +9,7 @@ import numpy as np
 from unmask.data.ragged import Batch
 from unmask.data.shards import Shards
 from unmask.electra.tokenizer import ElectraTokenizer
-from unmask.t5.tokenizer import T5Tokenizer
+from unmask.t5.byte_tokenizer import AnyT5Tokenizer, ByT5Tokenizer
 from unmask.text.tokenizer import Tokenizer
 from unmask.training.electra import training_batches
 from unmask.training.recipe import PretrainRecipe
@@ -23,19 +23,20 @@ _STREAMS = {
 
 
 def batch_examples(
-    recipe: PretrainRecipe, shards: Shards, tokenizer: T5Tokenizer | ElectraTokenizer, number: int
+    recipe: PretrainRecipe, shards: Shards, tokenizer: AnyT5Tokenizer | ElectraTokenizer, number: int
 ) -> list[dict[str, str]]:
     """The examples of training batch `number`, in its order: what each stream is called, to its text.
 
-    Special tokens are written by their names. ELECTRA's input is the generator's: the discriminator sees its samples.
+    Special tokens are written by their names, ByT5's sentinels, and bytes of a character that was cut, as `\\xff`.
+    ELECTRA's input is the generator's: the discriminator sees its samples.
 
     Raises:
         UserError: shards that are too small, or of the other family.
     """
-    if isinstance(tokenizer, T5Tokenizer):
-        batch = t5_training_batches(recipe, shards, tokenizer)[number]
-    else:
+    if isinstance(tokenizer, ElectraTokenizer):
         batch = training_batches(recipe, shards, tokenizer)[number]
+    else:
+        batch = t5_training_batches(recipe, shards, tokenizer)[number]
     columns = {
         name: list(_texts(batch, stream, lengths, tokenizer))
         for stream, lengths, name in _STREAMS[recipe.family]
@@ -46,4 +47,5 @@ def batch_examples(
 def _texts(batch: Batch, stream: str, lengths: str, tokenizer: Tokenizer) -> Iterator[str]:
     ends = np.cumsum(batch[lengths])
     for row in np.split(batch[stream], ends[:-1]):
-        yield tokenizer.decode(row.tolist())
+        ids = row.tolist()
+        yield tokenizer.spelled(ids) if isinstance(tokenizer, ByT5Tokenizer) else tokenizer.decode(ids)

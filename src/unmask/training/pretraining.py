@@ -9,7 +9,7 @@ import torch
 
 from unmask import hub
 from unmask.electra.tokenizer import ElectraTokenizer
-from unmask.t5.tokenizer import T5Tokenizer
+from unmask.t5.byte_tokenizer import AnyT5Tokenizer
 from unmask.training.corpora import Data, checksums
 from unmask.training.electra import electra_pretraining, given_weights
 from unmask.training.family import Pretraining
@@ -27,7 +27,7 @@ PLANS = "plans"
 def pretrain(
     recipe: PretrainRecipe,
     data: Data,
-    tokenizer: T5Tokenizer | ElectraTokenizer,
+    tokenizer: AnyT5Tokenizer | ElectraTokenizer,
     directory: Path,
     *,
     device: torch.device,
@@ -78,7 +78,7 @@ def pretrain(
 def pretraining_of(
     recipe: PretrainRecipe,
     data: Data,
-    tokenizer: T5Tokenizer | ElectraTokenizer,
+    tokenizer: AnyT5Tokenizer | ElectraTokenizer,
     device: torch.device,
     plans: Path | None = None,
 ) -> Pretraining:
@@ -91,6 +91,6 @@ def pretraining_of(
         UserError: settings that do not fit, or too little data.
     """
     torch.manual_seed(step_seed(recipe.seed, "initialisation", 0))
-    if isinstance(tokenizer, T5Tokenizer):
-        return t5_pretraining(recipe, data, tokenizer, device, plans)
-    return electra_pretraining(recipe, data, tokenizer, device, plans)
+    if isinstance(tokenizer, ElectraTokenizer):
+        return electra_pretraining(recipe, data, tokenizer, device, plans)
+    return t5_pretraining(recipe, data, tokenizer, device, plans)

@@ -15,9 +15,9 @@ from unmask.errors import UserError
 from unmask.objectives import ul2
 from unmask.objectives.text_to_text import Ids, T5Objective, denoisers
 from unmask.t5 import flops
+from unmask.t5.byte_tokenizer import AnyT5Tokenizer
 from unmask.t5.config import T5Config
 from unmask.t5.model import T5ForConditionalGeneration
-from unmask.t5.tokenizer import T5Tokenizer
 from unmask.training.batches import t5_loss, t5_loss_sum
 from unmask.training.corpora import Data, held_out_by_corpus, metrics_by_corpus, mixed_batches
 from unmask.training.family import Pretraining
@@ -31,7 +31,7 @@ VOCABULARY_MULTIPLE = 64
 def t5_pretraining(
     recipe: PretrainRecipe,
     data: Data,
-    tokenizer: T5Tokenizer,
+    tokenizer: AnyT5Tokenizer,
     device: torch.device,
     plans: Path | None = None,
 ) -> Pretraining:
@@ -67,14 +67,14 @@ def t5_pretraining(
 
 
 def t5_training_batches(
-    recipe: PretrainRecipe, data: Data, tokenizer: T5Tokenizer, plans: Path | None = None
+    recipe: PretrainRecipe, data: Data, tokenizer: AnyT5Tokenizer, plans: Path | None = None
 ) -> TrainingBatches:
     """The stream that a recipe trains on: see `mixed_batches`."""
     return mixed_batches(recipe, data, lambda shards: _text_to_text(recipe, shards.train, tokenizer), plans)
 
 
 def held_out_batches(
-    recipe: PretrainRecipe, data: Data, tokenizer: T5Tokenizer
+    recipe: PretrainRecipe, data: Data, tokenizer: AnyT5Tokenizer
 ) -> dict[str, EvaluationBatches]:
     """Each corpus' validation split."""
     return held_out_by_corpus(
@@ -82,14 +82,14 @@ def held_out_batches(
     )
 
 
-def _text_to_text(recipe: PretrainRecipe, split: Split, tokenizer: T5Tokenizer) -> TextToText:
+def _text_to_text(recipe: PretrainRecipe, split: Split, tokenizer: AnyT5Tokenizer) -> TextToText:
     parts = denoisers(
         recipe.t5_objective, recipe.length, _ids(recipe.t5_objective, tokenizer), **recipe.noise_settings()
     )
     return TextToText(split, parts)
 
 
-def _ids(objective: T5Objective, tokenizer: T5Tokenizer) -> Ids:
+def _ids(objective: T5Objective, tokenizer: AnyT5Tokenizer) -> Ids:
     return Ids(
         eos=tokenizer.eos_token_id,
         sentinels=np.array(tokenizer.sentinel_ids, np.int32),
@@ -101,7 +101,7 @@ def _ids(objective: T5Objective, tokenizer: T5Tokenizer) -> Ids:
     )
 
 
-def _mode_ids(mode: str, tokenizer: T5Tokenizer) -> list[int]:
+def _mode_ids(mode: str, tokenizer: AnyT5Tokenizer) -> list[int]:
     """A mode is text like any other: so a user who writes its name before a text gives what was trained on."""
     ids = tokenizer.encode(mode, add_special_tokens=False)
     if tokenizer.unk_token_id in ids:
