@@ -7,6 +7,7 @@ beside the corpus, in files that all nodes must see under the same paths.
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import shutil
@@ -121,7 +122,7 @@ def on_ray(address: str | None, share: Share) -> Iterator[MakeExecutor]:
         raise MissingExtraError("--executor ray", "ray") from None
     address = address or os.environ.get("RAY_ADDRESS") or "auto"
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
