@@ -12,6 +12,7 @@ import transformers
 from torch import Tensor, nn
 
 transformers.logging.set_verbosity_error()
+transformers.logging.disable_progress_bar()
 
 Tensors = dict[str, Tensor]
 

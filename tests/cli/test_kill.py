@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from unmask.training.meter import MEASURED
 from unmask.training.metrics import read_metrics
 
 FAMILIES = ("t5", "electra")
@@ -35,7 +36,7 @@ def names(directory: Path) -> list[str]:
 def measurements(run: Path) -> list[dict[str, Any]]:
     """The metrics without the rate, which is a matter of the clock."""
     lines = read_metrics(run / "metrics.jsonl")
-    return [{key: value for key, value in line.items() if key != "tokens_per_second"} for line in lines]
+    return [{key: value for key, value in line.items() if key not in MEASURED} for line in lines]
 
 
 # --- the moments: what lies on the disk when the process is killed, and still does afterwards ------------

@@ -29,3 +29,15 @@ def shards(texts: list[str], tokenizer: ElectraTokenizer, tmp_path_factory: pyte
     directory = tmp_path_factory.mktemp("shards") / "data"
     write_shards(texts, tokenizer, directory, by_line=True, validation_share=0.1)
     return Shards.open(directory, tokenizer)
+
+
+@pytest.fixture(autouse=True)
+def _no_pages(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs draw no page, which takes longer than such small ones, but where a test asks for `pages`."""
+    if "pages" not in request.fixturenames:
+        monkeypatch.setattr("unmask.training.pretraining.write_run_page", lambda *arguments: None)
+
+
+@pytest.fixture
+def pages() -> None:
+    """Runs draw their page."""

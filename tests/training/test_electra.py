@@ -34,6 +34,7 @@ from unmask.training.electra import (
     training_batches,
 )
 from unmask.training.family import Pretraining
+from unmask.training.meter import MEASURED
 from unmask.training.metrics import read_metrics
 from unmask.training.optimisers import UncorrectedAdamW, make_optimiser
 from unmask.training.pretraining import pretrain
@@ -99,6 +100,12 @@ def measured(work: Pretraining, step: int = 0) -> dict[str, float]:
 
 # --- objectives ------------------------------------------------------------------------------------------
 
+
+def numbers(directory: Path) -> list[dict[str, Any]]:
+    """The lines of a run's log that hold numbers."""
+    return [line for line in read_metrics(directory / "metrics.jsonl") if line["kind"] != "sample"]
+
+
 PAIR_METRICS = {
     "generator_loss",
     "generator_accuracy",
@@ -112,13 +119,13 @@ PAIR_METRICS = {
 
 def test_both_halves_are_measured_apart(run: Run, tmp_path: Path) -> None:
     run(tmp_path)
-    lines = read_metrics(tmp_path / "metrics.jsonl")
-    for line in lines:
-        beside = {"step", "kind"} | ({"tokens_per_second"} if line["kind"] == "training" else set())
+    kinds = [line["kind"] for line in read_metrics(tmp_path / "metrics.jsonl")]
+    assert kinds == ["evaluation", "sample", *["training"] * 4, "evaluation", "sample"]
+    for line in numbers(tmp_path):
+        beside = {"step", "kind"} | ({"learning_rate", *MEASURED} if line["kind"] == "training" else set())
         assert set(line) == PAIR_METRICS | beside
         assert 0 < line["replaced_of_drawn"] <= 1
         assert 0 < line["replaced_rate"] < 0.2
-    assert [line["kind"] for line in lines] == ["evaluation", *["training"] * 4, "evaluation"]
 
 
 @pytest.mark.parametrize(
@@ -148,9 +155,9 @@ def test_baselines_end_as_a_masked_lm(
     tmp_path: Path,
 ) -> None:
     directory = run(tmp_path, steps=30, **settings)
-    lines = read_metrics(tmp_path / "metrics.jsonl")
+    lines = numbers(tmp_path)
     if training:
-        assert set(lines[1]) - {"step", "kind", "tokens_per_second"} == training
+        assert set(lines[1]) - {"step", "kind", "learning_rate", *MEASURED} == training
         assert set(lines[0]) - {"step", "kind"} == (held_out or training)
     losses = [line[name] for line in (lines[0], lines[-1]) for name in line if name.endswith("loss")]
     assert losses[len(losses) // 2] < losses[0], "the held-out loss falls"
@@ -166,7 +173,7 @@ def test_baselines_end_as_a_masked_lm(
 
 def test_electric_ends_as_an_energy_model(run: Run, tmp_path: Path) -> None:
     directory = run(tmp_path, steps=30, objective="electric")
-    lines = read_metrics(tmp_path / "metrics.jsonl")
+    lines = numbers(tmp_path)
     assert set(lines[0]) - {"step", "kind"} == {
         "noise_loss",
         "energy_loss",
@@ -188,7 +195,7 @@ def test_electric_ends_as_an_energy_model(run: Run, tmp_path: Path) -> None:
 
 def test_masked_diffusion_trains_a_pair_that_writes(run: Run, tmp_path: Path) -> None:
     directory = run(tmp_path, steps=40, objective="masked-diffusion")
-    lines = read_metrics(tmp_path / "metrics.jsonl")
+    lines = numbers(tmp_path)
     assert set(lines[0]) - {"step", "kind"} == PAIR_METRICS
     assert lines[-1]["generator_loss"] < lines[0]["generator_loss"], "the held-out bound falls"
     assert np.mean([line["replaced_rate"] for line in lines]) > 0.3, "every noise level is trained"

@@ -17,6 +17,7 @@ from toys import Toy, batches, loss_of, settings, weights
 from unmask import hub
 from unmask.errors import UserError
 from unmask.training.loop import Interrupted, train
+from unmask.training.meter import MEASURED
 from unmask.training.metrics import read_metrics
 from unmask.training.settings import OptimiserName
 
@@ -27,7 +28,7 @@ class Stop(Exception):
 
 def without_rate(directory: Path) -> list[dict[str, Any]]:
     lines = read_metrics(directory / "metrics.jsonl")
-    return [{key: value for key, value in line.items() if key != "tokens_per_second"} for line in lines]
+    return [{key: value for key, value in line.items() if key not in MEASURED} for line in lines]
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

@@ -65,7 +65,7 @@ def test_every_objective_trains(
     directory = pretrain(recipe, t5_shards, t5_tokenizer, tmp_path, device=torch.device("cpu"))
     T5ForConditionalGeneration.from_pretrained(directory)
     kinds = [line["kind"] for line in read_metrics(tmp_path / "metrics.jsonl")]
-    assert kinds == ["evaluation", "training", "training", "evaluation"]
+    assert kinds == ["evaluation", "sample", "training", "training", "evaluation", "sample"]
     examples = batch_examples(recipe, t5_shards, t5_tokenizer, 0)
     assert len(examples) == 8
     for example in examples:

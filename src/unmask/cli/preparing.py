@@ -115,7 +115,7 @@ def _ingredients(recipe: PretrainRecipe, data: list[str], tokenizer: str | None)
     return {
         "recipe": {name: getattr(recipe, name) for name in names} | {"sentinels": _sentinels(recipe)},
         "data": [str(Path(path).expanduser().absolute()) for path in data],
-        "tokenizer": tokenizer,
+        "tokenizer": tokenizer or recipe.start_from,
     }
 
 
@@ -127,6 +127,8 @@ def _sentinels(recipe: PretrainRecipe) -> int | None:
 def _vocabulary(recipe: PretrainRecipe, data: list[str], out: Path, tokenizer: str | None) -> Vocabulary:
     if tokenizer is not None:
         return _loaded(recipe, tokenizer)
+    if recipe.start_from is not None:
+        return _loaded(recipe, recipe.start_from)
     trained = out / TOKENIZER
     if not trained.is_dir():
         texts = read_texts(data)

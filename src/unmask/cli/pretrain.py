@@ -21,6 +21,7 @@ def pretrain(
     out: Path,
     tokenizer: str | None = None,
     data_workers: int = 0,
+    tensorboard: Annotated[bool, Parameter(negative="")] = False,
     machine: Machine = Machine(),  # noqa: B008 (frozen)
     settings: Annotated[
         RecipeFlags | None, Parameter(name="*", group="Recipe settings (each overrides the recipe's)")
@@ -36,17 +37,21 @@ def pretrain(
             Parquet also compressed (.gz, .zst), directories or globs of these; or one directory of packed shards; or
             several of these as NAME=DIR, made with one tokenizer, which are mixed as the recipe says.
         out: directory of the run.
-        tokenizer: directory or Hub name of a tokenizer; default: the one beside the packed shards, else one
-            is trained on the data.
+        tokenizer: directory or Hub name of a tokenizer; default: the one beside the packed shards, else that of
+            the checkpoint to start from, else one is trained on the data.
         data_workers: processes that make batches while the model trains; 0: a thread of this one. It changes no
             result, so a run may be continued with another number.
+        tensorboard: write OUT/tensorboard as it goes, for `tensorboard --logdir OUT`.
     """
     from unmask.cli.preparing import named_corpora, prepare_data, prepare_mixture
     from unmask.errors import UserError
+    from unmask.training.board import check_installed
     from unmask.training.pretraining import pretrain as run
 
     if data_workers < 0:
         raise UserError(f"--data-workers {data_workers}: it must not be negative")
+    if tensorboard:
+        check_installed()
     chosen = PretrainRecipe.load(recipe, given(settings))
     device = machine.prepare()
     corpora = named_corpora(data)
@@ -55,4 +60,7 @@ def pretrain(
         if corpora is None
         else prepare_mixture(chosen, corpora, tokenizer)
     )
-    print(f"model: {run(chosen, read, vocabulary, out, device=device, data_workers=data_workers)}")
+    model = run(
+        chosen, read, vocabulary, out, device=device, data_workers=data_workers, tensorboard=tensorboard
+    )
+    print(f"model: {model}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from unmask.electra.diffusion import DIFFUSION_DISCRIMINATOR_WEIGHT, DiffusionLo
 from unmask.electra.electric import Electric, ElectricLosses
 from unmask.electra.model import ElectraForMaskedLM, ElectraForPreTraining
 from unmask.electra.pair import DISCRIMINATOR, DISCRIMINATOR_WEIGHT, GENERATOR, ElectraPair
-from unmask.electra.sharing import check_sizes, standing_alone
+from unmask.electra.sharing import Sharing, check_sizes, standing_alone
 from unmask.electra.tokenizer import ElectraTokenizer
 from unmask.errors import UserError
 from unmask.nn.ragged import Layout
@@ -34,6 +33,9 @@ from unmask.training.family import Pretraining
 from unmask.training.health import Health, grace_steps
 from unmask.training.loop import Batch, Loss, step_seed
 from unmask.training.recipe import ElectraObjective, PretrainRecipe
+from unmask.training.samples import electra_sample
+from unmask.training.starting import half, start_directory, start_electra, weights_checksum
+from unmask.training.watching import Sample
 
 #: How many models read each token of a batch, of which a log's rate counts each.
 PASSES: dict[ElectraObjective, int] = {
@@ -148,6 +150,11 @@ def electra_pretraining(
         for part in objective.save(directory):
             tokenizer.save_pretrained(part)
 
+    def sample() -> Sample:
+        assert isinstance(objective.model, ElectraPair)
+        batch, seed = next(iter(held_out.values()))[0], step_seed(recipe.seed, "sample", 0)
+        return electra_sample(objective.model, tokenizer, batch, device, noise_seed=seed)
+
     health = Health(grace_steps(recipe.steps, recipe.warmup_steps), tokenizer.vocab_size)
     return Pretraining(
         objective.model,
@@ -155,7 +162,8 @@ def electra_pretraining(
         loss_of,
         evaluate,
         save,
-        step_flops(recipe, tokenizer),
+        step_flops(recipe, tokenizer, objective.model),
+        sample if isinstance(objective.model, ElectraPair) else None,
         health.diagnose,
     )
 
@@ -232,11 +240,23 @@ def filler_config(recipe: PretrainRecipe, config: ElectraConfig) -> ElectraConfi
     return generator_config(config, recipe.chosen("generator_share", share))
 
 
-def step_flops(recipe: PretrainRecipe, tokenizer: ElectraTokenizer) -> Callable[[Batch], int]:
-    """Batch → floating-point operations of a training step on it (`unmask.electra.flops`)."""
-    config = model_config(recipe, tokenizer)
+def step_flops(
+    recipe: PretrainRecipe, tokenizer: ElectraTokenizer, model: nn.Module | None = None
+) -> Callable[[Batch], int]:
+    """Batch → floating-point operations of a training step on it (`unmask.electra.flops`).
+
+    Args:
+        model: what is trained, where it was made; None: as the recipe says.
+    """
     objective = recipe.electra_objective
-    generator = None if objective == "masked-lm" else filler_config(recipe, config)
+    generator: ElectraConfig | None
+    if isinstance(model, ElectraPair):
+        generator, config = model.generator.config, model.discriminator.config
+    elif isinstance(model, ElectraForMaskedLM):
+        generator, config = None, model.config
+    else:
+        config = model_config(recipe, tokenizer)
+        generator = None if objective == "masked-lm" else filler_config(recipe, config)
     special = sorted(tokenizer.special_ids)
 
     def of(batch: Batch) -> int:
@@ -301,19 +321,14 @@ def _pair_saver(pair: ElectraPair) -> Callable[[Path], list[Path]]:
 
 
 def _pair(recipe: PretrainRecipe, tokenizer: ElectraTokenizer) -> ElectraPair:
-    config = model_config(recipe, tokenizer)
     frozen = recipe.chosen("freeze_generator", False)
     sharing = recipe.chosen("embedding_sharing", "separate" if frozen else "shared")
+    if recipe.start_from is not None:
+        return _started_pair(recipe, tokenizer, sharing, frozen)
+    config = model_config(recipe, tokenizer)
     if recipe.generator is None:
         return ElectraPair.fresh(filler_config(recipe, config), config, sharing)
-    directory = _generator_directory(recipe.generator)
-    _check_given(directory, tokenizer, recipe)
-    generator = ElectraForMaskedLM.from_pretrained(
-        directory,
-        dtype="float32",
-        hidden_dropout_prob=recipe.dropout,
-        attention_probs_dropout_prob=recipe.dropout,
-    )
+    generator = _given_generator(recipe, tokenizer)
     discriminator = ElectraForPreTraining(config)
     check_sizes(generator.config, config, sharing)
     if sharing != "separate":
@@ -323,8 +338,46 @@ def _pair(recipe: PretrainRecipe, tokenizer: ElectraTokenizer) -> ElectraPair:
     return ElectraPair(generator, discriminator, sharing, freeze_generator=frozen)
 
 
+def _started_pair(
+    recipe: PretrainRecipe, tokenizer: ElectraTokenizer, sharing: Sharing, frozen: bool
+) -> ElectraPair:
+    """Both halves of a checkpoint, or its discriminator, or BERT's encoder, with another generator."""
+    directory = start_directory(recipe)
+    discriminator = start_electra(ElectraForPreTraining, half(directory, DISCRIMINATOR), recipe, tokenizer)
+    if (directory / GENERATOR).is_dir():
+        if recipe.generator is not None:
+            raise UserError(
+                f"{directory} has a generator: leave out generator, or start from {directory / DISCRIMINATOR}"
+            )
+        generator = start_electra(ElectraForMaskedLM, directory / GENERATOR, recipe, tokenizer)
+    elif recipe.generator is not None:
+        generator = _given_generator(recipe, tokenizer)
+    else:
+        generator = ElectraForMaskedLM(filler_config(recipe, discriminator.config))
+        if sharing == "disentangled":
+            generator.encoder.embeddings.load_state_dict(discriminator.encoder.embeddings.state_dict())
+    check_sizes(generator.config, discriminator.config, sharing)
+    return ElectraPair(generator, discriminator, sharing, freeze_generator=frozen)
+
+
+def _given_generator(recipe: PretrainRecipe, tokenizer: ElectraTokenizer) -> ElectraForMaskedLM:
+    assert recipe.generator is not None
+    directory = _generator_directory(recipe.generator)
+    _check_given(directory, tokenizer, recipe)
+    return ElectraForMaskedLM.from_pretrained(
+        directory,
+        dtype="float32",
+        hidden_dropout_prob=recipe.dropout,
+        attention_probs_dropout_prob=recipe.dropout,
+    )
+
+
 def _masked_lm(recipe: PretrainRecipe, tokenizer: ElectraTokenizer) -> Objective:
-    model = ElectraForMaskedLM(model_config(recipe, tokenizer))
+    model = (
+        ElectraForMaskedLM(model_config(recipe, tokenizer))
+        if recipe.start_from is None
+        else start_electra(ElectraForMaskedLM, half(start_directory(recipe), GENERATOR), recipe, tokenizer)
+    )
 
     def step(inputs: Inputs, seed: int, temperature: float) -> MaskedLMLosses:
         return masked_lm_step(model, *inputs.arguments())
@@ -387,18 +440,12 @@ def given_weights(recipe: PretrainRecipe) -> dict[str, str]:
     """What of a run lies outside its recipe, by checksum: the weights of a generator that it starts from."""
     if recipe.generator is None:
         return {}
-    weights = sorted(_generator_directory(recipe.generator).glob("*.safetensors"))
-    digest = hashlib.sha256()
-    for path in weights:
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return {"generator": digest.hexdigest()}
+    return {"generator": weights_checksum(_generator_directory(recipe.generator))}
 
 
 def _generator_directory(name_or_path: str) -> Path:
     """Of a pair, its generator's."""
-    directory = hub.find_model(name_or_path)
-    return directory / GENERATOR if (directory / GENERATOR).is_dir() else directory
+    return half(hub.find_model(name_or_path), GENERATOR)
 
 
 def _check_given(directory: Path, tokenizer: ElectraTokenizer, recipe: PretrainRecipe) -> None:

@@ -11,6 +11,7 @@ from torch import nn
 
 from unmask.training.health import Diagnose
 from unmask.training.loop import Batch, Loss
+from unmask.training.watching import Sample
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Pretraining:
         evaluate: held-out metrics.
         save: writes the finished model into a directory.
         flops: batch → floating-point operations of a step on it.
+        sample: what the model does with a held-out text; None: nothing is shown.
         diagnose: what ails the run, from its log; None: nothing is looked for.
     """
 
@@ -33,4 +35,5 @@ class Pretraining:
     evaluate: Callable[[], Mapping[str, float]]
     save: Callable[[Path], None]
     flops: Callable[[Batch], int]
+    sample: Callable[[], Sample] | None = None
     diagnose: Diagnose | None = None

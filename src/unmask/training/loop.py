@@ -30,9 +30,9 @@ from unmask.training.health import Diagnose
 from unmask.training.metrics import MetricsLog
 from unmask.training.optimisers import layer_factors, make_optimiser
 from unmask.training.precision import choose_precision
-from unmask.training.progress import Progress
 from unmask.training.schedules import schedule
 from unmask.training.settings import LoopSettings
+from unmask.training.watching import Sample, Watch
 
 Batch = Mapping[str, np.ndarray]
 
@@ -65,8 +65,11 @@ def train(
     *,
     label: str,
     evaluate: Callable[[], Mapping[str, float]] | None = None,
+    sample: Callable[[], Sample] | None = None,
+    flops: Callable[[Batch], int] | None = None,
     diagnose: Diagnose | None = None,
     data_workers: int = 0,
+    tensorboard: bool = False,
 ) -> MetricsLog:
     """Train `model` in place, continuing from the newest whole checkpoint in `directory` if there is one.
 
@@ -80,9 +83,12 @@ def train(
         directory: where checkpoints/ and metrics.jsonl are kept.
         label: what the progress line calls this work.
         evaluate: held-out metrics, run with the model in evaluation mode and the training's precision.
+        sample: what the model does with a held-out text, looked at after each evaluation and like it.
+        flops: batch → floating-point operations of a step on it, for the log; None: nobody knows.
         diagnose: what ails the run, asked with the log's lines after each training line; its messages go to the
             terminal and, as lines of the kind "warning", into the log.
         data_workers: processes that make batches ahead; 0: a thread. It changes no result.
+        tensorboard: write `directory`/tensorboard too.
 
     Raises:
         Interrupted: after Ctrl-C or SIGTERM, once the state is saved (where checkpoints are wanted).
@@ -111,7 +117,17 @@ def train(
     for place in (directory, checkpoints):
         remove_leftovers(place)
     first = load_newest(checkpoints, model, optimiser, None if average is None else average.values)
-    log = MetricsLog(directory / "metrics.jsonl", keep_below=first)
+    watch = Watch(
+        label,
+        directory,
+        first,
+        settings.steps,
+        device=device,
+        precision=settings.precision,
+        flops=flops,
+        diagnose=diagnose,
+        tensorboard=tensorboard,
+    )
 
     def save(step: int) -> None:
         save_checkpoint(
@@ -125,17 +141,15 @@ def train(
         )
 
     def evaluated(step: int) -> None:
-        if evaluate is not None:
-            averaged = nullcontext() if average is None else average.in_place()
-            with averaged, _evaluation(model), _autocast(model, settings):
-                log.write(step, "evaluation", evaluate())
+        averaged = nullcontext() if average is None else average.in_place()
+        with watch.paused(), averaged, _evaluation(model), _autocast(model, settings):
+            if evaluate is not None:
+                watch.evaluated(step, evaluate())
+            if sample is not None:
+                watch.sampled(step, sample())
 
     def skipped(step: int, fault: str) -> None:
-        """Note step `step` (from 1) as skipped; the count goes on from the log, so also over restarts."""
-        before = [line for line in log.lines if line["kind"] == "skipped" and line["step"] == step - 1]
-        in_a_row = 1 + sum(line["in_a_row"] for line in before)
-        log.write(step, "skipped", {"message": fault, "in_a_row": in_a_row})
-        progress.warn(f"step {step} is skipped: {fault} is not finite")
+        in_a_row = watch.skipped(step, fault)
         if in_a_row >= settings.max_skipped:
             newest = newest_step(checkpoints)
             saved = f"the last checkpoint is of step {newest}" if newest else "there is no checkpoint"
@@ -144,19 +158,19 @@ def train(
                 f"({fault}); {saved}: lower learning_rate, or lengthen the warm-up, in a new run"
             )
 
-    if first == 0:
-        evaluated(0)
     model.train()
     with (
         _stop_requests() as stop_requested,
-        Progress(label, first, settings.steps) as progress,
+        watch,
         closing(read_ahead(batches, first, settings.steps, workers=data_workers)) as ahead,
     ):
+        if first == 0:
+            evaluated(0)
         for step, batch in zip(range(first, settings.steps), ahead, strict=True):
             for group in optimiser.param_groups:
                 group["lr"] = settings.learning_rate * factor(step) * group["factor"]
             loss, fault = _step(model, optimiser, loss_of, batch, step, settings)
-            progress.advance(loss.tokens)
+            watch.stepped(batch, loss.tokens)
             done = step + 1
             last = done == settings.steps
             if fault is not None:
@@ -165,16 +179,13 @@ def train(
                 average.update(step)
             if fault is None and (done % settings.log_every == 0 or last):
                 values = {name: float(value) for name, value in loss.metrics.items()}
-                log.write(done, "training", values | {"tokens_per_second": progress.rate})
-                progress.show(values)
-                for message in diagnose(log.lines) if diagnose is not None else ():
-                    log.write(done, "warning", {"message": message})
-                    progress.warn(f"step {done}: {message}")
+                watch.trained(done, values, settings.learning_rate * factor(step))
             if last or (settings.evaluate_every and done % settings.evaluate_every == 0):
                 evaluated(done)
             stopping = stop_requested.is_set() and not last
             if settings.checkpoint_every and (last or stopping or done % settings.checkpoint_every == 0):
-                save(done)
+                with watch.paused():
+                    save(done)
             if stopping:
                 outcome = (
                     "saved: the same command continues from here"
@@ -185,7 +196,7 @@ def train(
     if average is not None:
         average.put_in()
     model.eval()
-    return log
+    return watch.log
 
 
 def _step(

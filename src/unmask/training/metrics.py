@@ -13,10 +13,10 @@ from unmask import hub
 class MetricsLog:
     """Appends lines `{"step": …, "kind": …, …}` to a file, and remembers them.
 
-    Kinds are "training", "evaluation", "warning" and "skipped".
+    Kinds are "training", "evaluation", "warning", "skipped" and "sample".
 
-    A warning has a "message", and so has a step that was "skipped", what of it was not finite; everything else is
-    numbers.
+    A warning has a "message", and so has a step that was "skipped", what of it was not finite. A sample has a "text",
+    and what that was made from. Everything else is numbers.
     """
 
     def __init__(self, path: Path, *, keep_below: int) -> None:
@@ -30,7 +30,7 @@ class MetricsLog:
             self.lines = [line for line in read_metrics(path) if line["step"] <= keep_below]
         hub.write_atomically(path, "".join(json.dumps(line) + "\n" for line in self.lines))
 
-    def write(self, step: int, kind: str, values: Mapping[str, float | str]) -> None:
+    def write(self, step: int, kind: str, values: Mapping[str, Any]) -> None:
         line = {"step": step, "kind": kind, **values}
         self.lines.append(line)
         with self.path.open("a", encoding="utf-8") as file:

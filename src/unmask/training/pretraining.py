@@ -14,8 +14,10 @@ from unmask.training.corpora import Data, checksums
 from unmask.training.electra import electra_pretraining, given_weights
 from unmask.training.family import Pretraining
 from unmask.training.loop import step_seed, train
+from unmask.training.page import REPORT, write_run_page
 from unmask.training.recipe import PretrainRecipe
 from unmask.training.runs import MODEL, claim_run
+from unmask.training.starting import shaped, start_checksum
 from unmask.training.t5 import t5_pretraining
 
 logger = logging.getLogger("unmask")
@@ -32,12 +34,13 @@ def pretrain(
     *,
     device: torch.device,
     data_workers: int = 0,
+    tensorboard: bool = False,
 ) -> Path:
-    """Train a model from scratch, or continue, and write it to `directory/model`.
+    """Train a model from scratch, or continue, and write it to `directory/model`, its page `report.html` beside it.
 
     Args:
         data: one corpus, or several by name, mixed as the recipe says.
-        data_workers: see `loop.train`.
+        data_workers, tensorboard: see `loop.train`.
 
     Returns:
         The model's directory; at once if it is already there.
@@ -46,6 +49,7 @@ def pretrain(
         UserError: `directory` holds a run with other settings, or the data is too small for one batch.
     """
     model_directory = directory / MODEL
+    recipe = shaped(recipe)
     claim_run(
         directory,
         {
@@ -53,13 +57,14 @@ def pretrain(
             "tokenizer": tokenizer.fingerprint,
             "data": checksums(data),
             **given_weights(recipe),
+            **start_checksum(recipe),
         },
     )
     if model_directory.is_dir():
         logger.warning("%s is finished: its model is in %s", directory, model_directory)
         return model_directory
     work = pretraining_of(recipe, data, tokenizer, device, directory / PLANS)
-    train(
+    log = train(
         work.model,
         work.batches,
         work.loss_of,
@@ -67,9 +72,15 @@ def pretrain(
         directory,
         label=f"pre-training {recipe.family}",
         evaluate=work.evaluate,
+        sample=work.sample,
+        flops=work.flops,
         diagnose=work.diagnose,
         data_workers=data_workers,
+        tensorboard=tensorboard,
     )
+    # Before the model, whose directory says that all is there.
+    parameters = sum(parameter.numel() for parameter in work.model.parameters())
+    write_run_page(directory / REPORT, log.lines, recipe.as_table(), {"parameters": f"{parameters:,}"})
     with hub.atomic_directory(model_directory) as temporary:
         work.save(temporary)
     return model_directory

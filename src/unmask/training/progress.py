@@ -67,15 +67,24 @@ class Progress:
         self.bar.reset(self.task, completed=self.done)
 
     def warn(self, message: str) -> None:
+        """Print a warning that stays, above the bar."""
+        self.say(f"warning: {message}", style="yellow")
+
+    def say(self, message: str, *, style: str | None = None) -> None:
         """Print a line that stays, above the bar."""
         self.console.print(
-            f"{self.label}  warning: {message}", style="yellow", highlight=False, soft_wrap=True
+            f"{self.label}  {message}", style=style, highlight=False, soft_wrap=True, markup=False
         )
 
-    def show(self, values: Mapping[str, float]) -> None:
-        """Show the newest values beside the bar."""
+    def show(self, values: Mapping[str, float], rate: str | None = None) -> None:
+        """Show the newest values beside the bar.
+
+        Args:
+            rate: how fast it goes, in words; None: units a second since the work began.
+        """
         text = "  ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in values.items())
-        text = f"{text}  {self.rate:,.{0 if self.rate >= 10 else 2}f} {self.unit}/s".lstrip()
+        rate = rate or f"{self.rate:,.{0 if self.rate >= 10 else 2}f} {self.unit}/s"
+        text = f"{text}  {rate}".lstrip()
         self.bar.update(self.task, values=text)
         now = time.perf_counter()
         if self.bar.disable and (now - self.last_plain >= self.PLAIN_SECONDS or self.done == self.steps):

@@ -65,7 +65,7 @@ IDLE_FIELDS: dict[Objective, tuple[str, ...]] = {
         "final_temperature",
         "discriminator_weight",
     ),
-    "all-tokens": ("generator", "freeze_generator"),
+    "all-tokens": ("generator", "freeze_generator", "start_from"),
     "electric": (
         "generator",
         "freeze_generator",
@@ -74,6 +74,7 @@ IDLE_FIELDS: dict[Objective, tuple[str, ...]] = {
         "temperature",
         "final_temperature",
         "final_mask_rate",
+        "start_from",
     ),
     "masked-diffusion": ("mask_rate", "final_mask_rate"),
 }
@@ -99,6 +100,9 @@ class PretrainRecipe:
             their sizes in tokens.
         mixture_temperature: of rates by size, size ** (1 / temperature); default: 1.
         mixture_cap: of rates by size, the size in tokens that a corpus counts as at most; default: none.
+        start_from: a checkpoint, by directory or Hub name, whose weights the run begins with, under a schedule of its
+            own: a T5, an ELECTRA pair, or a discriminator alone, which gets a fresh generator. It decides the
+            model's shape; another vocabulary and longer texts than its own are fitted. Default: none, drawn afresh.
         steps: optimiser steps.
         seed: decides weights, order, corruption and dropout.
         optimiser: adamw, scaled-adamw (steps relative to each tensor's size), electra-adam (no bias
@@ -165,6 +169,7 @@ class PretrainRecipe:
     mixture: dict[str, float] | None = None
     mixture_temperature: float | None = None
     mixture_cap: int | None = None
+    start_from: str | None = None
     steps: int
     seed: int = 0
     optimiser: OptimiserName = "adamw"

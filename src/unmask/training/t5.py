@@ -23,6 +23,8 @@ from unmask.training.corpora import Data, held_out_by_corpus, metrics_by_corpus,
 from unmask.training.family import Pretraining
 from unmask.training.loop import Batch
 from unmask.training.recipe import PretrainRecipe
+from unmask.training.samples import t5_sample
+from unmask.training.starting import start_t5
 
 #: Rows of the embedding are a multiple of this, as the published 32,128 is of 128: matrix products like it.
 VOCABULARY_MULTIPLE = 64
@@ -40,7 +42,11 @@ def t5_pretraining(
     Raises:
         UserError: too little data.
     """
-    model = T5ForConditionalGeneration(model_config(recipe, tokenizer.vocab_size)).to(device)
+    model = (
+        T5ForConditionalGeneration(model_config(recipe, tokenizer.vocab_size))
+        if recipe.start_from is None
+        else start_t5(recipe, tokenizer, VOCABULARY_MULTIPLE)
+    ).to(device)
     held_out = held_out_batches(recipe, data, tokenizer)
 
     def measured(batch: Batch) -> tuple[float, int]:
@@ -63,6 +69,7 @@ def t5_pretraining(
         evaluate,
         save,
         step_flops(model.config),
+        lambda: t5_sample(model, tokenizer, next(iter(held_out.values()))[0], device),
     )
 
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from unmask import hub
@@ -20,6 +19,7 @@ from unmask.electra.pair import DISCRIMINATOR, GENERATOR
 from unmask.electra.tokenizer import ElectraTokenizer
 from unmask.errors import UserError
 from unmask.nn import stored_int8
+from unmask.nn.tables import rows_of
 from unmask.t5 import vocabulary as t5
 from unmask.t5.byte_tokenizer import ByT5Tokenizer, load_tokenizer
 from unmask.t5.config import KINDS
@@ -135,7 +135,7 @@ class Checkpoint:
             place = out / part.relative_to(self.directory)
             weights = hub.read_weights(part)
             made = {
-                name: _rows(tensor, sources) if name.endswith(self.family.TABLES) else tensor
+                name: rows_of(tensor, sources) if name.endswith(self.family.TABLES) else tensor
                 for name, tensor in weights.items()
             }
             sizes.append((self._size(weights, self.tokenizer), self._size(made, tokenizer)))
@@ -289,20 +289,6 @@ def _surgery(
     if passages:
         measured = Measurement.of(before, passages), Measurement.of(made, passages)
     return Surgery(checkpoint.name, sizes, (before, made), new, removed, passages, measured)
-
-
-def _rows(tensor: Tensor, sources: Sources) -> Tensor:
-    """(ids, …) → (new ids, …): rows moved, or for a token that joins several, their mean."""
-    made = tensor[torch.tensor([ids[0] if ids else 0 for ids in sources])]
-    everything = None
-    for new, ids in enumerate(sources):
-        if len(ids) > 1:
-            made[new] = tensor[list(ids)].float().mean(0).to(tensor.dtype)
-        elif not ids:
-            if everything is None:
-                everything = tensor.float().mean(0).to(tensor.dtype)
-            made[new] = everything
-    return made
 
 
 def _generation_config(part: Path) -> dict[str, Any]:
