@@ -184,7 +184,7 @@ def test_a_t5_with_its_own_vocabulary(t5: tuple[Path, T5Tokenizer], pack: Pack) 
 
 def test_a_t5_with_another_vocabulary(t5: tuple[Path, T5Tokenizer], texts: list[str], pack: Pack) -> None:
     directory, old = t5
-    new = T5Tokenizer.train(texts, 330)
+    new = T5Tokenizer.train(texts, 358)
     work = pretraining_of(shaped(recipe(directory, family="t5")), pack(new), new, CPU)
     assert isinstance(work.model, T5ForConditionalGeneration)
     table = T5ForConditionalGeneration.from_pretrained(directory).embedding.weight
@@ -202,7 +202,7 @@ def test_a_new_piece_is_what_read_its_text(t5: tuple[Path, T5Tokenizer], texts: 
     old = t5[1]
     draw = random.Random(1)
     words = ["".join(draw.choices("abdefgik", k=4)) for _ in range(30)]
-    new = T5Tokenizer.train([*texts, " ".join(words * 20)], 380)
+    new = T5Tokenizer.train([*texts, " ".join(words * 20)], 420)
     sources = sources_of(old, new)
     assert all(0 <= token < old.vocab_size for ids in sources for token in ids)
     joined = [number for number, ids in enumerate(sources) if len(ids) > 1]

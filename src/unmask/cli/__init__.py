@@ -24,6 +24,7 @@ for name, summary in {
     "quickstart": "Train, fine-tune and evaluate a tiny T5 and a tiny ELECTRA on the data that ships with unmask.",
     "corpus": "Clean raw text into documents to train on; the same command again continues a stopped run.",
     "pack": "Tokenise a corpus into shards that training reads.",
+    "doctor": "Say before a run what it needs, how long it takes, and what is likely wrong.",
     "pretrain": "Pre-train a model from raw text; the same command again continues a stopped run.",
     "show-batch": "Show the examples of a pre-training batch, as the model sees them.",
     "finetune": "Fine-tune a model on a task: text to text (T5) or classification (ELECTRA).",

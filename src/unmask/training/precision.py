@@ -43,12 +43,13 @@ def choose_precision(wanted: Precision, device: torch.device, directory: Path) -
         if kept not in ("float32", "bfloat16"):
             raise UserError(f"{path} says precision {kept!r}: delete the file to choose again")
         return "float32" if kept == "float32" else "bfloat16"
-    chosen: Chosen = "bfloat16" if _is_bfloat16_faster(device) else "float32"
+    chosen: Chosen = "bfloat16" if is_bfloat16_faster(device) else "float32"
     hub.write_json(path, {"precision": chosen})
     return chosen
 
 
-def _is_bfloat16_faster(device: torch.device) -> bool:
+def is_bfloat16_faster(device: torch.device) -> bool:
+    """Whether the device's products are, on a CPU by a measurement."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type != "cpu":
