@@ -35,7 +35,7 @@ class Job:
         if settings["batch_size"]:
             changes["batch_size"] = settings["batch_size"]
         self.recipe = PretrainRecipe.load(settings["recipe"], changes)
-        kind = T5Tokenizer if self.recipe.family == "t5" else ElectraTokenizer
+        kind: Any = T5Tokenizer if self.recipe.family == "t5" else ElectraTokenizer
         self.tokenizer: Any = kind.from_pretrained(Path(settings["data"]) / "tokenizer")
         self.shards = Shards.open(settings["data"], self.tokenizer, verify=False)
 

@@ -14,7 +14,7 @@ import torch
 
 from unmask.data.shards import Shards
 from unmask.electra.tokenizer import ElectraTokenizer
-from unmask.t5.tokenizer import T5Tokenizer
+from unmask.t5.byte_tokenizer import AnyT5Tokenizer
 from unmask.training.checks import Reading, check_data, check_recipe
 from unmask.training.corpora import Data
 from unmask.training.memory import State, available, state_of
@@ -48,7 +48,7 @@ class Findings:
 def examine(
     recipe: PretrainRecipe,
     data: Data | None,
-    tokenizer: T5Tokenizer | ElectraTokenizer | None,
+    tokenizer: AnyT5Tokenizer | ElectraTokenizer | None,
     place: Path,
     *,
     device: torch.device,

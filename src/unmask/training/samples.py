@@ -12,8 +12,8 @@ from unmask.electra.corruption import fill_masks
 from unmask.electra.pair import ElectraPair
 from unmask.electra.tokenizer import ElectraTokenizer
 from unmask.nn.ragged import Layout
+from unmask.t5.byte_tokenizer import AnyT5Tokenizer
 from unmask.t5.model import T5ForConditionalGeneration
-from unmask.t5.tokenizer import T5Tokenizer
 from unmask.training.loop import Batch
 from unmask.training.watching import Sample
 
@@ -27,7 +27,7 @@ SUSPECTED = 0.5
 
 @torch.inference_mode()
 def t5_sample(
-    model: T5ForConditionalGeneration, tokenizer: T5Tokenizer, batch: Batch, device: torch.device
+    model: T5ForConditionalGeneration, tokenizer: AnyT5Tokenizer, batch: Batch, device: torch.device
 ) -> Sample:
     """What a model writes, greedily, for the beginning of a batch's first example.
 

@@ -10,6 +10,7 @@ from unmask.data.shards import Shards
 from unmask.electra import vocabulary as electra_vocabulary
 from unmask.electra.tokenizer import ElectraTokenizer
 from unmask.t5 import vocabulary as t5_vocabulary
+from unmask.t5.byte_tokenizer import AnyT5Tokenizer
 from unmask.t5.tokenizer import SENTINELS, T5Tokenizer
 from unmask.training.recipe import PretrainRecipe
 
@@ -18,7 +19,7 @@ WORDS, LINE, DOCUMENTS = 1500, 12, 60
 _SYLLABLES = ("ba", "del", "fim", "gon", "ka", "lor", "mu", "ne", "pit", "sa", "tor", "vu")
 
 
-def stand_in(recipe: PretrainRecipe, directory: Path) -> tuple[Shards, T5Tokenizer | ElectraTokenizer]:
+def stand_in(recipe: PretrainRecipe, directory: Path) -> tuple[Shards, AnyT5Tokenizer | ElectraTokenizer]:
     """Shards of made-up text, and the tokenizer that made them, with as many ids as the recipe's will have.
 
     Speed and memory depend on how many tokens there are and how many could be, not on which they are.
@@ -29,7 +30,7 @@ def stand_in(recipe: PretrainRecipe, directory: Path) -> tuple[Shards, T5Tokeniz
         "\n".join(" ".join(draw.choices(words, k=LINE)) for _ in range(WORDS // LINE))
         for _ in range(DOCUMENTS)
     ]
-    tokenizer: T5Tokenizer | ElectraTokenizer
+    tokenizer: AnyT5Tokenizer | ElectraTokenizer
     if recipe.family == "t5":
         sentinels = max(SENTINELS, recipe.sentinels_needed())
         small = T5Tokenizer.train(texts, min(500, recipe.vocab_size), sentinels=sentinels)

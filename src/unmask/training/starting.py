@@ -19,6 +19,7 @@ from unmask.electra.tokenizer import ElectraTokenizer
 from unmask.errors import UserError
 from unmask.nn.tables import repeated, rows_of
 from unmask.t5 import vocabulary as t5_vocabulary
+from unmask.t5.byte_tokenizer import AnyT5Tokenizer, ByT5Tokenizer, load_tokenizer
 from unmask.t5.config import T5Config
 from unmask.t5.model import T5ForConditionalGeneration
 from unmask.t5.tokenizer import T5Tokenizer
@@ -117,7 +118,7 @@ def weights_checksum(directory: Path) -> str:
     return digest.hexdigest()
 
 
-def start_t5(recipe: PretrainRecipe, tokenizer: T5Tokenizer, multiple: int) -> T5ForConditionalGeneration:
+def start_t5(recipe: PretrainRecipe, tokenizer: AnyT5Tokenizer, multiple: int) -> T5ForConditionalGeneration:
     """A T5 with a checkpoint's weights and the run's vocabulary.
 
     Args:
@@ -130,9 +131,13 @@ def start_t5(recipe: PretrainRecipe, tokenizer: T5Tokenizer, multiple: int) -> T
     model = T5ForConditionalGeneration.from_pretrained(
         directory, dtype="float32", dropout_rate=recipe.dropout
     )
-    old = T5Tokenizer.from_pretrained(directory)
+    old = load_tokenizer(directory)
     if _same(old, tokenizer) and model.config.vocab_size >= tokenizer.vocab_size:
         return _trainable(model)
+    if isinstance(old, ByT5Tokenizer) or isinstance(tokenizer, ByT5Tokenizer):
+        raise UserError(
+            f"{directory} and the run's tokenizer are of unlike kinds, bytes and pieces: give --tokenizer {directory}"
+        )
     sources = sources_of(old, tokenizer)
     sources += [()] * (-len(sources) % multiple)
     state = _with_vocabulary(model.hub_state(), t5_vocabulary.TABLES, sources, old, tokenizer, directory)

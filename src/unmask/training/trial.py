@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from unmask.electra.tokenizer import ElectraTokenizer
-from unmask.t5.tokenizer import T5Tokenizer
+from unmask.t5.byte_tokenizer import AnyT5Tokenizer
 from unmask.training.corpora import Data
 from unmask.training.loop import Loss, train
 from unmask.training.memory import Kept, Peak
@@ -69,7 +69,7 @@ def trial_size(recipe: PretrainRecipe, flops_of_an_example: float, machine_peak:
 def try_steps(
     recipe: PretrainRecipe,
     data: Data,
-    tokenizer: T5Tokenizer | ElectraTokenizer,
+    tokenizer: AnyT5Tokenizer | ElectraTokenizer,
     device: torch.device,
     flops_of_an_example: float,
 ) -> Trial:
