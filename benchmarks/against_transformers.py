@@ -12,7 +12,7 @@ process of its own, one after the other.
 The clock runs while a side trains; the first steps, in which kernels are chosen and compiled, and the writing of
 weights are outside of it. The peer's learning rate follows the clock and ends with it. unmask's steps are reckoned
 beforehand from some that are timed, with three per cent of the time held back. Weights that each side wrote on its way
-are judged afterwards by Transformers in float32 on all held-out text, alike for both: T5's cross-entropy a target
+are judged afterwards by Transformers in float32 on held-out text, alike for both: T5's cross-entropy a target
 token; ELECTRA's cross-entropy a drawn token + 50 · binary cross-entropy a token, in which each discriminator judges
 what its own generator samples. `crossed` lists the discriminators' loss on each other's samples too.
 
@@ -42,6 +42,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=3600)
     parser.add_argument("--points", type=int, default=10, help="how often each side writes its weights")
     parser.add_argument("--batch-size", type=int)
+    parser.add_argument("--held-out", type=int, help="how many held-out batches are judged; default: all")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--compile-peer", action="store_true", help="torch.compile the peer's models")

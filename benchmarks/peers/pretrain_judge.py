@@ -69,7 +69,7 @@ def main() -> None:
     job = Job()
     family = t5 if job.recipe.family == "t5" else electra
     (held_out,) = family.held_out_batches(job.recipe, job.shards, job.tokenizer).values()
-    batches = [padded(batch) for batch in held_out]
+    batches = [padded(batch) for batch in held_out][: job.settings["held_out"]]
     kind = T5 if job.recipe.family == "t5" else Electra
     results: dict[str, Any] = {"crossed": []}
     last = {}

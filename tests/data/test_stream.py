@@ -19,7 +19,7 @@ from unmask.data.finetuning import Pairs
 from unmask.data.pretraining import ReplacedTokens, TextToText
 from unmask.data.ragged import Batch, rank_rows, row_lengths, take_rows
 from unmask.data.shard_writing import write_shards
-from unmask.data.stream import EvaluationBatches, Source, TrainingBatches, read_ahead
+from unmask.data.stream import EvaluationBatches, Growth, Source, TrainingBatches, read_ahead
 from unmask.errors import UserError
 from unmask.objectives.text_to_text import Ids, denoisers
 from unmask.objectives.ul2 import MODES
@@ -71,6 +71,16 @@ def test_reading_processes_get_the_same_batches(source: Source) -> None:
     before = batches[20]
     sent = pickle.loads(pickle.dumps(batches))  # noqa: S301
     assert _equal(sent[20], before)
+
+
+def test_batches_that_begin_small(source: Source) -> None:
+    grown = TrainingBatches(source, batch_size=7, seed=5, growth=Growth(2, 10))
+    rows = [len(row_lengths(grown[k])) for k in range(14)]
+    assert rows == [2, 2, 3, 4, 4, 4, 5, 6, 6, 6, 7, 7, 7, 7]
+    # The same examples in the same order as without, but for which of them share a batch.
+    sequence = TrainingBatches(source, batch_size=1, seed=5)._cut
+    seen = np.concatenate([grown._cut.examples(k) for k in range(14)])
+    assert np.array_equal(seen, np.concatenate([sequence.examples(k) for k in range(sum(rows))]))
 
 
 def test_another_seed_is_another_stream(source: Source) -> None:

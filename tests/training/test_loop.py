@@ -194,6 +194,26 @@ def test_evaluated_and_left_is_the_average(tmp_path: Path) -> None:
     assert not torch.equal(model.one.weight, plain.one.weight)
 
 
+def test_a_run_that_ends_with_the_mean_of_its_newest_checkpoints(tmp_path: Path) -> None:
+    model, seen = Toy(), []
+    loss = loss_of(model)
+
+    def seeing(batch: Any, step: int) -> Any:
+        seen.append(weights(model))
+        return loss(batch, step)
+
+    chosen = settings(steps=6, keep_checkpoints=3, average_checkpoints=3)
+    log = train(model, batches(), seeing, chosen, tmp_path, label="", evaluate=lambda: {"loss": 1.0})
+    plain = Toy()
+    train(plain, batches(), loss_of(plain), settings(steps=6), tmp_path / "plain", label="")
+    newest = [*seen[4:], weights(plain)]
+    for mean, parts in zip(weights(model), zip(*newest, strict=True), strict=True):
+        torch.testing.assert_close(mean, sum(parts) / 3)
+    assert not torch.equal(model.one.weight, plain.one.weight)
+    assert model.one.weight is model.two.weight
+    assert log.lines[-1] == {"step": 6, "kind": "averaged", "loss": 1.0}
+
+
 def test_layer_decay_reaches_the_optimiser(tmp_path: Path) -> None:
     def moved(decay: float) -> list[float]:
         model = Toy()

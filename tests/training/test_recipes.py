@@ -29,7 +29,7 @@ PARAMETERS = {
     "electra-large": 354.7,
     "electra-h100": 14.1,
     "electra-laptop": 9.6,
-    "electra-babylm": 28.9,
+    "electra-babylm": 27.1,
     "electra-tiny": 0.9,
 }
 

@@ -6,7 +6,7 @@ own. Of several sources the rates say whose next example comes when (`unmask.dat
 sequence of examples, batch k holds
 
 - k · batch_size … (k + 1) · batch_size - 1, so every batch is full, and the last examples of an epoch share a batch
-  with the first of the next; or
+  with the first of the next (where batches begin small, those that follow the earlier ones'); or
 - what fills `batch_tokens` tokens: the sequence is cut into stretches of as many examples as one epoch of all sources
   has, each packed by `unmask.data.packing` before its first batch is read, and the plan is kept in a file.
 
@@ -23,6 +23,7 @@ import signal
 import sys
 from bisect import bisect_right
 from collections.abc import Generator, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from typing import Any, Protocol
@@ -85,6 +86,7 @@ class TrainingBatches(MapDataset[Batch]):
         batch_size: rows of a batch; exclusive with `batch_tokens`.
         batch_tokens: most tokens of a batch, counted before corruption (pairs: inputs and targets).
         plans: directory for the plans of batches with a budget, which is made; None: they are not kept.
+        growth: of batches of rows, how they grow at the beginning; None: they do not.
 
     Raises:
         UserError: neither or both sizes, one below 1, an example longer than the budget, rates that are not above 0
@@ -100,6 +102,7 @@ class TrainingBatches(MapDataset[Batch]):
         rates: Mapping[str, float] | None = None,
         seed: int,
         plans: Path | None = None,
+        growth: Growth | None = None,
     ) -> None:
         super().__init__()
         check_size(batch_size, batch_tokens)
@@ -108,7 +111,7 @@ class TrainingBatches(MapDataset[Batch]):
         self._sequence = _Sequence(named, rates or dict.fromkeys(named, 1.0), seed)
         self._seed = seed
         self._cut: _Rows | _Budget = (
-            _Rows(batch_size, self._sequence)
+            _Rows(batch_size, self._sequence, growth)
             if batch_size is not None
             else _Budget(batch_tokens or 0, self._sequence, plans)
         )
@@ -193,19 +196,44 @@ def _leave_ctrl_c(worker: int, workers: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
+@dataclass(frozen=True)
+class Growth:
+    """Batches that begin small: their rows grow in a straight line (GPT-3, arXiv 2005.14165, appendix B).
+
+    Attributes:
+        first: rows of batch 0.
+        batches: after so many they have their full size.
+    """
+
+    first: int
+    batches: int
+
+    def sizes(self, full: int) -> np.ndarray:
+        """Rows of the first `batches` batches, int64."""
+        share = np.arange(self.batches) / max(1, self.batches)
+        return np.rint(self.first + (full - self.first) * share).astype(np.int64)
+
+
 class _Rows:
     """Batches of a number of rows."""
 
-    def __init__(self, batch_size: int, sequence: _Sequence) -> None:
+    def __init__(self, batch_size: int, sequence: _Sequence, growth: Growth | None) -> None:
         self._batch_size = batch_size
         self._sequence = sequence
+        sizes = np.zeros(0, np.int64) if growth is None else growth.sizes(batch_size)
+        #: Where the batches that are still growing begin, and the first that is full.
+        self._starts = np.concatenate([[0], np.cumsum(sizes)])
 
     def per_epoch(self) -> float:
         return self._sequence.epoch / self._batch_size
 
     def examples(self, batch: int) -> np.ndarray:
         """The numbers in the sequence of a batch's examples, sorted."""
-        return np.arange(batch * self._batch_size, (batch + 1) * self._batch_size)
+        growing = len(self._starts) - 1
+        if batch < growing:
+            return np.arange(self._starts[batch], self._starts[batch + 1])
+        first = int(self._starts[-1]) + (batch - growing) * self._batch_size
+        return np.arange(first, first + self._batch_size)
 
 
 class _Budget:

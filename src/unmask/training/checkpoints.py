@@ -99,6 +99,42 @@ def load_newest(
     return 0
 
 
+def load_mean(directory: Path, model: nn.Module, count: int) -> list[int]:
+    """Give the model the mean of the weights of the newest whole checkpoints, in place (arXiv 1706.03762, 6.1).
+
+    Args:
+        count: how many; fewer where there are not so many.
+
+    Returns:
+        Their steps, the newest first.
+
+    Raises:
+        UserError: there is none.
+    """
+    sums: list[Tensor] = []
+    steps: list[int] = []
+    for path in reversed(_steps(directory)):
+        if len(steps) == count:
+            break
+        try:
+            step = _verified_step(path)
+        except UserError as error:
+            logger.warning("passing over a damaged checkpoint: %s", error)
+            continue
+        model.load_state_dict(_shared(model, hub.read_tensors(path / MODEL)))
+        with torch.no_grad():
+            # In float64: the mean does not depend on how many there are of equal ones.
+            values = [parameter.double() for parameter in model.parameters()]
+            sums = values if not sums else list(torch._foreach_add(sums, values))
+        steps.append(step)
+    if not steps:
+        raise UserError(f"{directory} has no whole checkpoint to average")
+    with torch.no_grad():
+        for parameter, total in zip(model.parameters(), sums, strict=True):
+            parameter.copy_(total / len(steps))
+    return steps
+
+
 def remove_leftovers(directory: Path) -> None:
     """Delete what killed writes left behind (`hub.atomic_directory` and its like), and nothing else."""
     for pattern in (".*.part", ".*.old"):

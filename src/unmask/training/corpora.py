@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from unmask.data.shards import Shards
-from unmask.data.stream import EvaluationBatches, Source, TrainingBatches
+from unmask.data.stream import EvaluationBatches, Growth, Source, TrainingBatches
 from unmask.errors import UserError
 from unmask.training.recipe import PretrainRecipe
 
@@ -49,6 +49,9 @@ def mixed_batches(
         batch_tokens=recipe.batch_tokens,
         seed=recipe.seed,
         plans=plans,
+        growth=None
+        if recipe.initial_batch_size is None
+        else Growth(recipe.initial_batch_size, recipe.batch_warmup_steps),
     )
 
 

@@ -67,7 +67,9 @@ def examine(
         given = data is not None and tokenizer is not None
         read, vocabulary = (data, tokenizer) if given else stand_in(recipe, Path(folder) / "data")
         assert read is not None and vocabulary is not None
-        one = dataclasses.replace(recipe, batch_size=1, batch_tokens=None)
+        one = dataclasses.replace(
+            recipe, batch_size=1, batch_tokens=None, initial_batch_size=None, batch_warmup_steps=0
+        )
         probe = pretraining_of(one, read, vocabulary, torch.device("cpu"))
         state = state_of(probe.model, recipe.optimiser, with_average=recipe.ema_decay > 0)
         flops = max(probe.flops(probe.batches[number]) for number in range(4))

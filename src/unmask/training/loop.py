@@ -24,7 +24,7 @@ from unmask.data.stream import read_ahead
 from unmask.errors import UserError
 from unmask.objectives.randomness import generator
 from unmask.training.averages import MovingAverage
-from unmask.training.checkpoints import load_newest, newest_step, remove_leftovers, save_checkpoint
+from unmask.training.checkpoints import load_mean, load_newest, newest_step, remove_leftovers, save_checkpoint
 from unmask.training.faults import find_fault
 from unmask.training.health import Diagnose
 from unmask.training.metrics import MetricsLog
@@ -140,11 +140,11 @@ def train(
             average=None if average is None else average.values,
         )
 
-    def evaluated(step: int) -> None:
+    def evaluated(step: int, kind: str = "evaluation") -> None:
         averaged = nullcontext() if average is None else average.in_place()
         with watch.paused(), averaged, _evaluation(model), _autocast(model, settings):
             if evaluate is not None:
-                watch.evaluated(step, evaluate())
+                watch.evaluated(step, evaluate(), kind)
             if sample is not None:
                 watch.sampled(step, sample())
 
@@ -193,6 +193,9 @@ def train(
                     else "not saved, as checkpoint_every is 0: the same command starts again"
                 )
                 raise Interrupted(f"{label}: stopped after step {done} of {settings.steps}, {outcome}")
+        if settings.average_checkpoints:
+            load_mean(checkpoints, model, settings.average_checkpoints)
+            evaluated(settings.steps, "averaged")
     if average is not None:
         average.put_in()
     model.eval()

@@ -13,7 +13,8 @@ from unmask import hub
 class MetricsLog:
     """Appends lines `{"step": …, "kind": …, …}` to a file, and remembers them.
 
-    Kinds are "training", "evaluation", "warning", "skipped" and "sample".
+    Kinds are "training", "evaluation", "averaged" (held-out metrics of averaged checkpoints, at the end), "warning",
+    "skipped" and "sample".
 
     A warning has a "message", and so has a step that was "skipped", what of it was not finite. A sample has a "text",
     and what that was made from. Everything else is numbers.

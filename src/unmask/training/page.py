@@ -56,14 +56,14 @@ def _of(lines: Sequence[Line], kind: str) -> list[Line]:
 
 def _key_facts(lines: Sequence[Line]) -> list[tuple[str, str]]:
     facts = []
-    evaluations, training = _of(lines, "evaluation"), _of(lines, "training")
-    if evaluations:
-        last = evaluations[-1]
-        facts += [
-            (f"held-out {_words(name)}", f"{value:.4f}")
-            for name, value in last.items()
-            if name not in ("step", "kind") and "/" not in name
-        ]
+    training = _of(lines, "training")
+    for kind, words in (("evaluation", "held-out"), ("averaged", "averaged, held-out")):
+        for line in _of(lines, kind)[-1:]:
+            facts += [
+                (f"{words} {_words(name)}", f"{value:.4f}")
+                for name, value in line.items()
+                if name not in ("step", "kind") and "/" not in name
+            ]
     for name, show in (
         ("tokens_per_second", lambda value: f"{value:,.0f}"),
         ("flops_per_second", lambda value: f"{with_prefix(value)}FLOP/s"),

@@ -95,6 +95,8 @@ class PretrainRecipe:
         length: most tokens of an example: of T5's input, of ELECTRA's whole sequence.
         batch_size: examples a step; exclusive with batch_tokens.
         batch_tokens: most tokens a step, counted before corruption: as many examples as fit.
+        initial_batch_size: examples of the first step, from which batches grow in a straight line; default: batch_size.
+        batch_warmup_steps: steps until batch_size is reached.
         validation_share: share of documents held out, chosen by their hash.
         mixture: rate of each corpus by name, where several are given, as a flag --mixture.NAME RATE; default: by
             their sizes in tokens.
@@ -117,6 +119,8 @@ class PretrainRecipe:
         precision: float32, bfloat16 (matrix products in it, over float32 weights), or auto: the faster here.
         ema_decay: of a moving average of the weights (0.999, say), which is what is evaluated and what the run
             ends with; 0: none.
+        average_checkpoints: the run ends with the mean of the weights of so many of its newest checkpoints; 0: with
+            its last weights.
         max_skipped: steps in a row without a finite loss and gradient, which are skipped, until the run stops.
         checkpoint_every: steps between checkpoints; 0: none.
         keep_checkpoints: how many of the newest to keep.
@@ -165,6 +169,8 @@ class PretrainRecipe:
     length: int
     batch_size: int | None = None
     batch_tokens: int | None = None
+    initial_batch_size: int | None = None
+    batch_warmup_steps: int = 0
     validation_share: float = 0.01
     mixture: dict[str, float] | None = None
     mixture_temperature: float | None = None
@@ -182,6 +188,7 @@ class PretrainRecipe:
     clip_norm: float = 1.0
     precision: Precision = "auto"
     ema_decay: float = 0.0
+    average_checkpoints: int = 0
     max_skipped: int = 10
     checkpoint_every: int = 0
     keep_checkpoints: int = 2
@@ -216,6 +223,7 @@ class PretrainRecipe:
             if getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}, it must be at least 1")
         check_size(self.batch_size, self.batch_tokens)
+        self._check_growth()
         for name in (
             "checkpoint_every",
             "keep_every",
@@ -233,6 +241,7 @@ class PretrainRecipe:
                 raise UserError(f"{name} is {getattr(self, name)}, it must be at least 1")
         if not 0 <= self.ema_decay < 1:
             raise UserError(f"ema_decay is {self.ema_decay}, it must be at least 0 and below 1")
+        self._check_average()
         check_schedule(self.schedule, decay_share=self.decay_share, final_factor=self.final_factor)
         for name in ("dropout", "noise_density", "mask_rate", "final_mask_rate", "validation_share"):
             value = getattr(self, name)
@@ -244,6 +253,28 @@ class PretrainRecipe:
         self._check_mixture()
         if self.family == "electra":
             self._check_electra()
+
+    def _check_average(self) -> None:
+        count = self.average_checkpoints
+        if count < 0 or (
+            count and (self.ema_decay or not self.checkpoint_every or self.keep_checkpoints < count)
+        ):
+            raise UserError(
+                f"average_checkpoints is {count}: it needs checkpoint_every, keep_checkpoints of as many or more, "
+                "and no ema_decay"
+            )
+
+    def _check_growth(self) -> None:
+        first, steps = self.initial_batch_size, self.batch_warmup_steps
+        if (first is None) != (steps == 0) or steps < 0:
+            raise UserError(
+                f"initial_batch_size is {first} and batch_warmup_steps is {steps}: give both, or leave both out"
+            )
+        if first is not None and (self.batch_size is None or not 1 <= first <= self.batch_size):
+            raise UserError(
+                f"initial_batch_size is {first}: it must be at least 1 and at most batch_size, which is "
+                f"{self.batch_size}"
+            )
 
     def _check_objective(self) -> None:
         objective, own = self.chosen_objective, OBJECTIVES[self.family]

@@ -24,6 +24,7 @@ class LoopSettings:
         final_factor: of linear, cosine and wsd, what is left of the peak at the end; None: 0.
         layer_decay: factor of the learning rate from each layer to the one below it, from the heads down; 1: none.
         ema_decay: of a moving average of the weights, which is evaluated and is the outcome; 0: none.
+        average_checkpoints: the outcome is the mean of so many of the newest checkpoints' weights; 0: the last.
         max_skipped: steps in a row without a finite loss and gradient after which the run stops.
         checkpoint_every: steps between checkpoints; 0: none.
         keep_checkpoints: how many of the newest to keep.
@@ -43,6 +44,7 @@ class LoopSettings:
     final_factor: float | None = None
     layer_decay: float = 1.0
     ema_decay: float = 0.0
+    average_checkpoints: int = 0
     max_skipped: int = 10
     weight_decay: float = 0.01
     clip_norm: float = 1.0

@@ -88,6 +88,8 @@ def try_steps(
             recipe,
             batch_size=trial_size(recipe, flops_of_an_example, machine_peak),
             batch_tokens=None,
+            initial_batch_size=None,
+            batch_warmup_steps=0,
             precision=precision,
             steps=1_000_000,
             warmup_steps=0,

@@ -85,13 +85,13 @@ class Watch:
             self._write(step, "warning", {"message": message})
             self._progress.warn(f"step {step}: {message}")
 
-    def evaluated(self, step: int, values: Mapping[str, float]) -> None:
-        """Held-out metrics."""
-        self._write(step, "evaluation", values)
+    def evaluated(self, step: int, values: Mapping[str, float], kind: str = "evaluation") -> None:
+        """Held-out metrics; of the kind "averaged" where they are of several checkpoints' mean."""
+        self._write(step, kind, values)
         whole = {name: value for name, value in values.items() if "/" not in name}
         if whole:
             words = "  ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in whole.items())
-            self._progress.say(f"step {step}, held-out text: {words}")
+            self._progress.say(f"step {step}, {'held-out text' if kind == 'evaluation' else kind}: {words}")
 
     def sampled(self, step: int, sample: Sample) -> None:
         """What the model does with a held-out text."""
