@@ -54,7 +54,7 @@ def test_the_peak_is_at_least_what_a_product_of_now_does() -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(12.0, "12 "), (999.9, "1e+03 "), (1.23e9, "1.23 G"), (4.5e14, "450 T"), (2e21, "2,000 E")],
+    [(12.0, "12 "), (999.9, "1 k"), (1.23e9, "1.23 G"), (4.5e14, "450 T"), (2e21, "2,000 E")],
 )
 def test_numbers_with_a_prefix(value: float, text: str) -> None:
     assert with_prefix(value) == text

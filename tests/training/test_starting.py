@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -98,6 +99,29 @@ def test_the_run_is_of_the_checkpoint_s_shape_and_bytes(
     weights.write_bytes(data)
     with pytest.raises(UserError, match="another start"):
         pretrain(recipe(pair), shards, tokenizer, tmp_path / "run", device=CPU)
+
+
+def test_it_goes_on_where_the_checkpoint_is_gone(
+    pair: Path, shards: Shards, tokenizer: ElectraTokenizer, tmp_path: Path
+) -> None:
+    def run(directory: Path) -> dict[str, torch.Tensor]:
+        out = pretrain(
+            recipe(pair / "discriminator", generator_share=0.5, checkpoint_every=1),
+            shards,
+            tokenizer,
+            directory,
+            device=CPU,
+        )
+        return ElectraPair.from_pretrained(out).state_dict()
+
+    whole = run(tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "model")
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-00000002")
+    shutil.rmtree(pair)
+    again = run(tmp_path / "run")
+    assert all(torch.equal(whole[name], tensor) for name, tensor in again.items())
+    with pytest.raises(UserError, match="no model"):
+        run(tmp_path / "other")
 
 
 @pytest.mark.parametrize("sharing", ["shared", "disentangled", "separate"])

@@ -115,7 +115,7 @@ def in_words(values: dict[str, float]) -> str:
 def with_prefix(value: float) -> str:
     """1,230,000,000 → "1.23 G"."""
     for prefix in ("", "k", "M", "G", "T", "P", "E"):
-        if value < 1000 or prefix == "E":
+        if value < 999.5 or prefix == "E":
             break
         value /= 1000
-    return f"{value:.3g} {prefix}" if value < 1000 else f"{value:,.0f} {prefix}"
+    return f"{value:.3g} {prefix}" if value < 999.5 else f"{value:,.0f} {prefix}"

@@ -17,7 +17,7 @@ from unmask.training.loop import step_seed, train
 from unmask.training.page import REPORT, write_run_page
 from unmask.training.recipe import PretrainRecipe
 from unmask.training.runs import MODEL, claim_run
-from unmask.training.starting import shaped, start_checksum
+from unmask.training.starting import START, settled
 from unmask.training.t5 import t5_pretraining
 
 logger = logging.getLogger("unmask")
@@ -49,7 +49,7 @@ def pretrain(
         UserError: `directory` holds a run with other settings, or the data is too small for one batch.
     """
     model_directory = directory / MODEL
-    recipe = shaped(recipe)
+    recipe, start, made_by = settled(recipe, directory)
     claim_run(
         directory,
         {
@@ -57,13 +57,16 @@ def pretrain(
             "tokenizer": tokenizer.fingerprint,
             "data": checksums(data),
             **given_weights(recipe),
-            **start_checksum(recipe),
+            **start,
         },
     )
     if model_directory.is_dir():
         logger.warning("%s is finished: its model is in %s", directory, model_directory)
         return model_directory
-    work = pretraining_of(recipe, data, tokenizer, device, directory / PLANS)
+    work = pretraining_of(made_by, data, tokenizer, device, directory / PLANS)
+    if start and recipe.generator is None and not (directory / START).is_dir():
+        with hub.atomic_directory(directory / START) as temporary:
+            work.save(temporary)
     log = train(
         work.model,
         work.batches,

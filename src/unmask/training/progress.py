@@ -93,4 +93,4 @@ class Progress:
             if self.steps is not None:
                 left = (now - self.start) / max(1, self.done - self.first) * (self.steps - self.done)
                 place, text = f"{self.done}/{self.steps}", f"{text}  {left:.0f} s left"
-            self.console.print(f"{self.label}  {place}  {text}", highlight=False)
+            self.console.print(f"{self.label}  {place}  {text}", highlight=False, soft_wrap=True)

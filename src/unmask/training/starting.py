@@ -26,10 +26,14 @@ from unmask.t5.tokenizer import T5Tokenizer
 from unmask.text.surgery import Sources
 from unmask.text.tokenizer import Tokenizer
 from unmask.training.recipe import PretrainRecipe
+from unmask.training.runs import RUN
 
 logger = logging.getLogger("unmask")
 
 _Electra = TypeVar("_Electra", bound=ElectraBackbone)
+
+#: Where a run keeps what it began with.
+START = "start"
 
 _POSITIONS = "position_embeddings.weight"
 
@@ -101,11 +105,34 @@ def _electra_shape(values: dict[str, Any], where: str) -> dict[str, Any]:
     }
 
 
-def start_checksum(recipe: PretrainRecipe) -> dict[str, str]:
-    """Of the weights that a recipe begins with, for run.json; nothing where there are none."""
+def settled(recipe: PretrainRecipe, run: Path) -> tuple[PretrainRecipe, dict[str, str], PretrainRecipe]:
+    """What a run that begins with a checkpoint is, and what it is made from.
+
+    A run keeps what it began with, so that it goes on where the checkpoint is gone.
+
+    Returns:
+        The recipe in the checkpoint's shape; the checksum of its weights for run.json, nothing without a checkpoint;
+        and the recipe to make the first weights by, which names the kept ones where the checkpoint is gone.
+
+    Raises:
+        UserError: the checkpoint is neither there nor kept, or is of another family.
+    """
     if recipe.start_from is None:
-        return {}
-    return {"start": weights_checksum(start_directory(recipe))}
+        return recipe, {}, recipe
+    kept = run / START
+    try:
+        checksum = weights_checksum(start_directory(recipe))
+    except UserError:
+        if not kept.is_dir():
+            raise
+        made_by = shaped(dataclasses.replace(recipe, start_from=str(kept)))
+        claimed = hub.read_json(run / RUN)
+        # What is kept has a generator, whether the checkpoint had one or not.
+        share = claimed.get("recipe", {}).get("generator_share")
+        named = dataclasses.replace(made_by, start_from=recipe.start_from, generator_share=share)
+        return named, {"start": str(claimed.get("start"))}, made_by
+    made_by = shaped(recipe)
+    return made_by, {"start": checksum}, made_by
 
 
 def weights_checksum(directory: Path) -> str:
