@@ -47,10 +47,10 @@ from unmask.t5.tokenizer import T5Tokenizer
 from unmask.tasks.answering import ElectraAnswerModel
 from unmask.tasks.evaluation import HeldOut
 from unmask.tasks.finetuning import finetune
-from unmask.tasks.metrics import bleu, chrf
-from unmask.tasks.models import T5TaskModel
+from unmask.tasks.metrics import row_statistics
 from unmask.tasks.rows import read_rows
 from unmask.tasks.settings import FinetuneSettings
+from unmask.tasks.t5 import T5TaskModel
 from unmask.tasks.task import Task, load_task
 from unmask.training.pretraining import pretrain
 from unmask.training.recipe import PretrainRecipe
@@ -235,7 +235,6 @@ def fine_tuned(options: argparse.Namespace, task: Task, seed: int, work: Path) -
 
 def one_seed(options: argparse.Namespace, task: Task, held_out: HeldOut, trained: Trained) -> dict[str, Any]:
     rows = held_out.rows[: options.rows]
-    sources = [row.sources for row in rows]
     answerer = ElectraAnswerModel.for_prediction(task, trained.electra, device=CPU)
     both, tokenizer = answerer.model, answerer.tokenizer
     alone = ElectraForConditionalGeneration(both.generator, None, tokenizer, both.answer_length).eval()
@@ -248,7 +247,10 @@ def one_seed(options: argparse.Namespace, task: Task, held_out: HeldOut, trained
 
     def score(answers: Sequence[str]) -> Scores:
         answers = spaced(answers)
-        return {"BLEU": bleu(answers, references).value, "chrF": chrf(answers, references).value}
+        return {
+            "BLEU": row_statistics("bleu", answers, references).total(),
+            "chrF": row_statistics("chrf", answers, references).total(),
+        }
 
     table: dict[str, Any] = {
         "parameters": {
@@ -262,12 +264,12 @@ def one_seed(options: argparse.Namespace, task: Task, held_out: HeldOut, trained
         for way in ways(passes, length_pass=1):
             model = both if way.discriminator else alone
             with counting(model) as count:
-                answers = ElectraAnswerModel(task, model).answer(sources, **way.options)
+                answers = ElectraAnswerModel(task, model).answer(rows, **way.options)
             made = count["passes"] / len(rows)
             table["ELECTRA"][f"{passes:2} {way.name}"] = {"passes": made, **score(answers)}
-    reader = T5TaskModel.load(task, trained.t5, fresh_weights=False, device=CPU)
+    reader = T5TaskModel.load(task, trained.t5, device=CPU)
     table["parameters"]["T5"] = millions(reader.model)
-    table["T5"] = score(reader.predict(sources))
+    table["T5"] = score([found.text for found in reader.predict(rows)])
     return table
 
 

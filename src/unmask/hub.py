@@ -357,3 +357,48 @@ def _umask() -> int:
     current = os.umask(0)
     os.umask(current)
     return current
+
+
+def find_dataset(name: str, *, revision: str, patterns: Sequence[str]) -> Path:
+    """The directory of a data set's files, from the Hub's cache or the Hub.
+
+    Args:
+        name: on the Hub, such as "nyu-mll/glue".
+        revision: branch or commit.
+        patterns: of the files that are wanted.
+
+    Raises:
+        UserError: it is not there, or the Hub cannot be reached.
+    """
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    def fetch(*, cached: bool) -> Path:
+        return Path(
+            snapshot_download(
+                name,
+                repo_type="dataset",
+                revision=revision,
+                allow_patterns=list(patterns),
+                local_files_only=cached,
+            )
+        )
+
+    try:
+        try:
+            found = fetch(cached=True)
+            # A cache entry can be of another part of the data set.
+            if all(any(found.glob(pattern)) for pattern in patterns):
+                return found
+        except LocalEntryNotFoundError:
+            pass
+        found = fetch(cached=False)
+        if not any(any(found.glob(pattern)) for pattern in patterns):
+            raise FileNotFoundError(f"none of {', '.join(patterns)} at {revision}")
+        return found
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"no data set {name!r}: looked for in the Hub cache {constants.HF_HUB_CACHE}, and at "
+            f"{constants.ENDPOINT}/datasets/{name} ({reason}); give a directory of its files with --data"
+        ) from None

@@ -18,8 +18,8 @@ from unmask.errors import UserError
 from unmask.tasks.answering import ElectraAnswerModel
 from unmask.tasks.evaluation import HeldOut
 from unmask.tasks.finetuning import finetune
+from unmask.tasks.kinds import Row
 from unmask.tasks.models import load_for_prediction
-from unmask.tasks.rows import Row
 from unmask.tasks.settings import FinetuneSettings
 from unmask.tasks.task import Task
 from unmask.training.metrics import read_metrics
@@ -133,7 +133,7 @@ def test_a_generator_alone(task: Task, pair: Path, tmp_path: Path) -> None:
     ElectraTokenizer.from_pretrained(pair).save_pretrained(alone)
     model = finetune(task, str(alone), tmp_path / "run", settings, device=CPU)
     assert not (model / "discriminator").exists()
-    assert len(load_for_prediction(task, model, device=CPU).predict([("bak one",)])) == 1
+    assert len(load_for_prediction(task, model, device=CPU).predict([Row(1, ("bak one",), ())])) == 1
 
 
 def test_fresh_weights(task: Task, pair: Path) -> None:

@@ -15,7 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unmask.errors import UserError
-from unmask.tasks.rows import Row, check_labels, labels_of, read_columns, read_rows
+from unmask.tasks.kinds import Row
+from unmask.tasks.rows import check_labels, read_rows
+from unmask.tasks.tables import read_columns
 from unmask.tasks.task import Task
 
 FORMATS = ("csv", "tsv", "jsonl", "ndjson", "json", "parquet")
@@ -109,8 +111,8 @@ def test_rows_of_one_source_are_grouped_for_judging_alone(tmp_path: Path) -> Non
     grouped = read_rows(task_of(path), "test", grouped=True)
     assert grouped == [Row(1, ("s1",), ("a", "c", "a")), Row(2, ("s2",), ("b",))]
     assert [row.target for row in read_rows(task_of(path), "train")] == ["a", "b", "c", "a"]
-    with pytest.raises(ValueError, match="not grouped"):
-        read_rows(task_of(path, "classification"), "test", grouped=True)
+    labels = read_rows(task_of(path, "classification"), "test", grouped=True)
+    assert [row.references for row in labels] == [("a",), ("b",), ("c",), ("a",)], "a row has one label"
 
 
 def test_labels_are_the_sorted_set_of_training(tmp_path: Path) -> None:
@@ -118,14 +120,14 @@ def test_labels_are_the_sorted_set_of_training(tmp_path: Path) -> None:
     path.write_text("source,target\nq,b\nq,a\nq,b\n", encoding="utf-8")
     task = task_of(path, "classification")
     rows = read_rows(task, "train")
-    assert labels_of(rows) == ("a", "b")
+    assert task.its_kind.labels(task, rows) == ("a", "b")
     check_labels(task, "test", rows, ("a", "b"))
     with pytest.raises(
         UserError, match=r"rows\.csv, row 2: no training row has the label 'a' \(known are 'b', 'c'\)"
     ):
         check_labels(task, "test", rows, ("b", "c"))
     with pytest.raises(UserError, match="all 1 training rows have the label 'b'"):
-        labels_of(rows[:1])
+        task.its_kind.labels(task, rows[:1])
 
 
 GOOD = b"source,target\na,b\nc,d\n"
@@ -161,8 +163,8 @@ GOOD = b"source,target\na,b\nc,d\n"
         ("rows.jsonl", b'{"source": "a", "target": NaN}\n', ", row 1: the column 'target' has no value"),
         (
             "rows.jsonl",
-            b'{"source": "a", "target": ["b"]}\n',
-            ", row 1: the column 'target' holds list, not a text",
+            b'{"source": "a", "target": {"b": 1}}\n',
+            ", row 1: the column 'target' holds dict, not a text",
         ),
         ("rows.jsonl", b'{"source": "a", "target": "b"}\n{"source"\n', ", line 2: not JSON"),
         ("rows.json", b'[{"source": "a"}]\n', ", line 1: one JSON object a line is read, not list"),

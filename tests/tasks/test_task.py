@@ -37,8 +37,28 @@ def test_a_task_file_can_say_everything(tmp_path: Path) -> None:
     kind = "classification"
     source = ["premise", "hypothesis"]
     target = "label"
-    metric = "macro_f1"
+    metrics = ["macro_f1", "matthews"]
+    labels = { 0 = "entailment", 1 = "not_entailment" }
+    label_words = { not_entailment = "no entailment" }
+    choices = []
+    positive = "entailment"
+    group = "idx"
+    format = "directory"
     prefix = "rte "
+    template = "{premise} / {hypothesis}"
+    segments = ["{premise}", "{hypothesis}"]
+    head = "linear"
+    symmetric = true
+    scoring = "discriminator"
+    columns = { label = "gold" }
+    drop_empty = true
+    unanswerable = true
+    no_answer = "none"
+    range = [0, 5.5]
+    step = 1
+    stride = 64
+    max_question = 32
+    max_answer = 16
     max_source_length = 256
     max_target_length = 4
     train = "/elsewhere/train.jsonl"
@@ -49,12 +69,17 @@ def test_a_task_file_can_say_everything(tmp_path: Path) -> None:
     assert {field.name for field in dataclasses.fields(Task)} == {
         line.split()[0] for line in text.split("\n")[1:-1]
     }
-    assert task.source == ("premise", "hypothesis") and task.metrics == ("macro_f1", "accuracy")
+    assert task.source == ("premise", "hypothesis") and task.metrics == ("macro_f1", "matthews")
+    assert (
+        task.label_names == ("entailment", "not_entailment")
+        and task.word("not_entailment") == "no entailment"
+    )
+    assert (task.range, task.step) == ((0.0, 5.5), 1.0)
     assert (task.max_source_length, task.max_target_length) == (256, 4)
     assert task.file("train") == Path("/elsewhere/train.jsonl")
     assert task.file("validation") == tmp_path / "dev.csv.gz"
     assert task.file("test") == tmp_path / ".." / "test.parquet"
-    assert task.text(("It rains.", "It is wet.")) == "rte premise: It rains. hypothesis: It is wet."
+    assert task.text(("It rains.", "It is wet.")) == "rte It rains. / It is wet."
 
 
 def test_one_column_is_read_without_its_name() -> None:
@@ -62,17 +87,29 @@ def test_one_column_is_read_without_its_name() -> None:
     assert task.text(("Long text.",)) == "summarize: Long text."
 
 
+def test_several_columns_are_read_with_their_names_or_as_the_template_says() -> None:
+    task = Task("t", "pair-classification", ("a", "b"), "label", prefix="mnli ")
+    assert task.text(("It {rains}.", "Wet.")) == "mnli a: It {rains}. b: Wet."
+    with_template = dataclasses.replace(task, template="{b} {{if}} {a}")
+    assert with_template.text(("It {rains}.", "Wet.")) == "mnli Wet. {if} It {rains}."
+    assert task.segment_texts(("x", "y")) == ("x", "y")
+    three = Task("t", "classification", ("a", "b", "c"), "label")
+    with pytest.raises(UserError, match="3 source columns and ELECTRA reads one or two"):
+        three.segment_texts(("x", "y", "z"))
+    assert dataclasses.replace(three, segments=("{a} {b}", "{c}")).segment_texts("xyz") == ("x y", "z")
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('source = "meaning"', 'sorce = "meaning"', "unknown key 'sorce': did you mean 'source'?"),
-        ('target = "text"', 'target = "text"\nqqq = 1', "unknown key 'qqq': known are name, kind, source"),
+        ('source = "meaning"', 'sorce = "meaning"', "unknown key 'sorce'; did you mean 'source'?"),
+        ('target = "text"', 'target = "text"\nqqq = 1', "unknown key 'qqq'; known: name, kind, source"),
         ('target = "text"', "", "the key 'target' is missing"),
         ('name = "e2e"', "name = 3", "'name' must be a text in quotes, and is 3"),
         (
             'source = "meaning"',
             'source = ["a", 1]',
-            "'source' must be a column name or a list of them, and is ['a', 1]",
+            "'source' must be a text in quotes or a list of them, and is ['a', 1]",
         ),
         ('source = "meaning"', "source = []", "'source' names no column"),
         ('train = "data/train.csv"', "train = 1", "'train' must be a path in quotes, and is 1"),
@@ -83,14 +120,37 @@ def test_one_column_is_read_without_its_name() -> None:
             'name = "e2e"\nmax_target_length = 0',
             "'max_target_length' is 0; it must be 1 or more",
         ),
-        ("text-to-text", "text2text", "no kind 'text2text': did you mean 'text-to-text'?"),
+        ("text-to-text", "text2text", "no kind 'text2text'; did you mean 'text-to-text'?"),
         (
             'name = "e2e"',
-            'name = "e2e"\nmetric = "blue"',
-            "no metric 'blue' for text-to-text: did you mean 'bleu'?",
+            'name = "e2e"\nmetrics = "blue"',
+            "no metric 'blue' for text-to-text; did you mean 'bleu'?",
         ),
-        ('name = "e2e"', 'name = "e2e"\nmetric = "accuracy"', "no metric 'accuracy' for text-to-text"),
+        ('name = "e2e"', 'name = "e2e"\nmetrics = ["accuracy"]', "no metric 'accuracy' for text-to-text"),
         ('name = "e2e"', 'name = "e2e', "cannot be read as TOML"),
+        (
+            'name = "e2e"',
+            'name = "e2e"\ntemplate = "{meaning} {txt}"',
+            "'template' has {txt}, which is no source",
+        ),
+        ('name = "e2e"', 'name = "e2e"\ntemplate = "{meaning"', "write braces twice to mean them"),
+        ('name = "e2e"', 'name = "e2e"\ntemplate = "{}"', "'template' has {}, which is no source"),
+        ('name = "e2e"', 'name = "e2e"\nsegments = ["a", "b", "c"]', "3 segments: ELECTRA reads one or two"),
+        ('name = "e2e"', 'name = "e2e"\nhead = "deep"', "no head 'deep'; did you mean 'dense'?"),
+        ('name = "e2e"', 'name = "e2e"\nstep = 0', "'step' is 0.0; it must be above 0"),
+        ('name = "e2e"', 'name = "e2e"\nstep = "1"', "'step' must be a number"),
+        ('name = "e2e"', 'name = "e2e"\nrange = [5, 0]', "give the lower end first"),
+        ('name = "e2e"', 'name = "e2e"\nrange = 5', "'range' must be two numbers"),
+        ('name = "e2e"', 'name = "e2e"\nsymmetric = 1', "'symmetric' must be true or false"),
+        ('name = "e2e"', 'name = "e2e"\nlabels = "a"', "'labels' must be a table"),
+        (
+            'name = "e2e"',
+            'name = "e2e"\nlabel_words = { a = "x", b = "x" }',
+            "two labels have the same words",
+        ),
+        ("text-to-text", "pair-classification", "has two source columns, and 'source' names 1"),
+        ("text-to-text", "question-answering", "has two source columns, question and context"),
+        ("text-to-text", "multiple-choice", "name the columns of the choices"),
     ],
 )
 def test_a_mistake_is_named_with_the_file(tmp_path: Path, old: str, new: str, message: str) -> None:

@@ -27,8 +27,10 @@ for name, summary in {
     "doctor": "Say before a run what it needs, how long it takes, and what is likely wrong.",
     "pretrain": "Pre-train a model from raw text; the same command again continues a stopped run.",
     "show-batch": "Show the examples of a pre-training batch, as the model sees them.",
-    "finetune": "Fine-tune a model on a task: text to text (T5) or classification (ELECTRA).",
-    "evaluate": "Score a fine-tuned model on a task's held-out rows, beside simple baselines.",
+    "check": "Say what is wrong with a task's data, before training.",
+    "finetune": "Fine-tune a model on a task.",
+    "evaluate": "Score a fine-tuned model on a task's held-out rows, beside simple baselines or another model.",
+    "predict": "Answer the rows of files of any size with a fine-tuned model.",
     "compare": "Compare pre-training objectives at equal compute, with the spread over seeds.",
     "generate": "Write text with a model.",
     "fill": "Show what a model puts into gaps, and which tokens ELECTRA suspects.",
@@ -40,6 +42,13 @@ for name, summary in {
 tokenizer = App(name="tokenizer", help="Make tokenizers.")
 tokenizer.command("unmask.cli.tokenizer_train:train", name="train", help="Train a tokenizer on raw text.")
 app.command(tokenizer)
+task = App(name="task", help="Make tasks, and see those that are built in.")
+for name, function, summary in (
+    ("new", "new", "Make a task of a table with two columns."),
+    ("list", "list_", "Show the tasks that are built in."),
+):
+    task.command(f"unmask.cli.task:{function}", name=name, help=summary)
+app.command(task)
 vocabulary = App(name="vocabulary", help="Change a model's vocabulary.")
 for name, summary in {
     "trim": "Keep the tokens alone that a corpus uses.",

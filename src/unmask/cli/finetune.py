@@ -12,10 +12,11 @@ from unmask.tasks.settings import FinetuneSettings
 
 
 def finetune(
-    task: Path,
+    task: str,
     model: str,
     *,
     out: Path,
+    data: Path | None = None,
     from_scratch: Annotated[bool, Parameter(negative="")] = False,
     machine: Machine = Machine(),  # noqa: B008 (frozen)
     settings: Annotated[FinetuneSettings, Parameter(name="*", group="Settings")] = FinetuneSettings(),  # noqa: B008
@@ -23,17 +24,20 @@ def finetune(
     """Fine-tune a model on a task; the finished model is in OUT/model.
 
     Args:
-        task: a TOML file that names the rows' files and columns (see docs/tasks.md).
-        model: a model directory or Hub name: T5 or an ELECTRA that writes (a pair, or a generator) for
-            text-to-text; ELECTRA (of a pair, its discriminator) for classification.
+        task: a TOML file that names the rows' files and columns (docs/tasks.md), or the name of a task that is built in
+            (`unmask task list`).
+        model: a model directory or Hub name: T5 for any task, ELECTRA (of a pair, its discriminator) for those with a
+            head, an ELECTRA that writes (a pair, or a generator) for text-to-text.
         out: directory of the run.
+        data: (built-in tasks) the directory of the task's files; default: from the Hub.
         from_scratch: keep the model's shape and tokenizer but draw its weights anew, to see what
             pre-training is worth.
     """
     from unmask.tasks.finetuning import finetune as run
-    from unmask.tasks.task import load_task
+    from unmask.tasks.library import find_task
+    from unmask.tasks.models import warn_of_data
 
-    destination = run(
-        load_task(task), model, out, settings, device=machine.prepare(), fresh_weights=from_scratch
-    )
+    chosen = find_task(task, data)
+    warn_of_data(chosen, model)
+    destination = run(chosen, model, out, settings, device=machine.prepare(), fresh_weights=from_scratch)
     print(f"model: {destination}")

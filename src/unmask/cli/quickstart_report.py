@@ -25,7 +25,7 @@ from unmask.report import (
     Series,
     write_page,
 )
-from unmask.tasks.presentation import METRIC_NAMES, proposal_table, score_table, suspicion_map
+from unmask.tasks.presentation import METRIC_NAMES, decimals, proposal_table, score_table, suspicion_map
 from unmask.tasks.study import PRETRAINED, Study
 from unmask.training.metrics import read_metrics
 from unmask.training.recipe import PretrainRecipe
@@ -128,14 +128,13 @@ def _page(t5: Pretrained, electra: Pretrained, restaurants: Study, senses: Study
 
 def _study_blocks(study: Study) -> list[Block]:
     gain, metric = study.gain, METRIC_NAMES[study.task.metrics[0]]
-    clear = gain.low > 0 or gain.high < 0
-    verdict = "more than chance explains" if clear else "within what chance explains"
-    decimals = 1 if study.task.metrics[0] in ("bleu", "chrf") else 3
+    verdict = "more than chance explains" if gain.is_clear else "within what chance explains"
+    digits = decimals(study.task.metrics[0])
     return [
         score_table(study.task, study.evaluations, len(study.held_out.rows)),
         Paragraph(
-            f"Pre-training changes {metric} by {gain.value:+.{decimals}f} "
-            f"(95 % paired bootstrap interval {gain.low:+.{decimals}f} to {gain.high:+.{decimals}f}): {verdict}. "
+            f"Pre-training changes {metric} by {gain.value:+.{digits}f} "
+            f"(95 % paired bootstrap interval {gain.low:+.{digits}f} to {gain.high:+.{digits}f}): {verdict}. "
             f"Both models learnt from the same {len(study.held_out.training):,} rows for the same number of steps."
         ),
     ]

@@ -158,11 +158,11 @@ class Labelled:
     """Texts with one label each, special tokens included.
 
     A batch: "inputs" and "token_types" (total,) int32, "lengths" (batch,) int32, "labels" (batch,): int64
-    classes, or float32 scores where the labels are floats.
+    classes, or float32 scores where the labels are floats; (batch, n) where each has n of them.
 
     Args:
         inputs: token ids of each text, or of each pair of texts.
-        labels: one for each.
+        labels: one for each: a class, a score, or so many of these (a span's two ends).
         token_types: the segment of each token; 0 everywhere if not given.
 
     Raises:
@@ -172,7 +172,7 @@ class Labelled:
     def __init__(
         self,
         inputs: Sequence[Sequence[int]],
-        labels: Sequence[int] | Sequence[float],
+        labels: Sequence[int] | Sequence[float] | Sequence[Sequence[int]] | Sequence[Sequence[float]],
         *,
         token_types: Sequence[Sequence[int]] | None = None,
     ) -> None:
@@ -204,6 +204,113 @@ class Labelled:
             "inputs": inputs,
             "lengths": lengths,
             "token_types": self._token_types.take(examples)[0],
+            "labels": self._labels[examples],
+        }
+
+    def finish(self, batch: Batch, rng: np.random.Generator, number: int) -> Batch:
+        del rng, number
+        return batch
+
+
+class LabelledTokens:
+    """Texts with a label for each token, special tokens included.
+
+    A batch: "inputs", "token_types" (zeros) and "token_labels" (total,) int32, "lengths" (batch,) int32.
+
+    Args:
+        inputs: token ids of each text.
+        labels: for each as many, -100 on a token without one.
+
+    Raises:
+        UserError: no examples, one without tokens, or with another number of labels.
+    """
+
+    def __init__(self, inputs: Sequence[Sequence[int]], labels: Sequence[Sequence[int]]) -> None:
+        self.size = len(inputs)
+        self._inputs = _checked_rows(inputs, "inputs", self.size)
+        self._labels = _checked_rows(labels, "labels", self.size)
+        unequal = np.flatnonzero(self._labels.lengths != self._inputs.lengths)
+        if len(unequal):
+            raise UserError(f"example {unequal[0]} has a different number of tokens and of labels")
+
+    def __len__(self) -> int:
+        return self.size
+
+    def plan(self, rng: np.random.Generator) -> LabelledTokens:
+        del rng
+        return self
+
+    def lengths(self, examples: np.ndarray) -> np.ndarray:
+        return self._inputs.lengths[examples]
+
+    def fetch(self, examples: np.ndarray) -> Batch:
+        inputs, lengths = self._inputs.take(examples)
+        return {
+            "inputs": inputs,
+            "lengths": lengths,
+            "token_types": np.zeros_like(inputs),
+            "token_labels": self._labels.take(examples)[0],
+        }
+
+    def finish(self, batch: Batch, rng: np.random.Generator, number: int) -> Batch:
+        del rng, number
+        return batch
+
+
+class Choices:
+    """Several texts an example, one of which is right, special tokens included.
+
+    A batch: "inputs" and "token_types" (total,) int32, "lengths" (batch,) int32, tokens of all of an example's texts;
+    "choice_lengths" (batch, most texts of any example) int32, of each of them, 0 where there are fewer; "labels"
+    (batch,) int64.
+
+    Args:
+        inputs: token ids of each text of each example.
+        token_types: as `inputs`, the segment of each token.
+        labels: of each example, the number of the right text.
+
+    Raises:
+        UserError: no examples, one without tokens, or columns of different lengths.
+    """
+
+    def __init__(
+        self,
+        inputs: Sequence[Sequence[Sequence[int]]],
+        token_types: Sequence[Sequence[Sequence[int]]],
+        labels: Sequence[int],
+    ) -> None:
+        self.size = len(inputs)
+        if len(labels) != self.size:
+            raise UserError(f"{self.size} inputs and {len(labels)} labels: give one label for each input")
+        self._labels = np.asarray(labels, np.int64)
+        self._counts = np.fromiter(map(len, inputs), np.int64, self.size)
+        self._starts = np.cumsum(self._counts) - self._counts
+        texts = [text for example in inputs for text in example]
+        self._inputs = _checked_rows(texts, "inputs", len(texts))
+        types = [text for example in token_types for text in example]
+        self._token_types = _checked_rows(types, "token types", len(texts))
+        self._lengths = np.zeros((self.size, int(self._counts.max(initial=0))), np.int32)
+        for example, (start, count) in enumerate(zip(self._starts, self._counts, strict=True)):
+            self._lengths[example, :count] = self._inputs.lengths[start : start + count]
+
+    def __len__(self) -> int:
+        return self.size
+
+    def plan(self, rng: np.random.Generator) -> Choices:
+        del rng
+        return self
+
+    def lengths(self, examples: np.ndarray) -> np.ndarray:
+        return self._lengths[examples].sum(1, dtype=np.int64)
+
+    def fetch(self, examples: np.ndarray) -> Batch:
+        texts = ranges(self._starts[examples], self._counts[examples])
+        inputs, _ = self._inputs.take(texts)
+        return {
+            "inputs": inputs,
+            "lengths": self.lengths(examples).astype(np.int32),
+            "token_types": self._token_types.take(texts)[0],
+            "choice_lengths": self._lengths[examples],
             "labels": self._labels[examples],
         }
 

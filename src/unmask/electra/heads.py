@@ -263,6 +263,18 @@ class ElectraForQuestionAnswering(ElectraBackbone):
         """A packed stream → (total, 2): a start's and an end's."""
         return self.span_head(self.encoder(ids, layout, types))
 
+    def span_loss(self, ids: Tensor, layout: Layout, types: Tensor | None, spans: Tensor) -> Tensor:
+        """The mean of the two cross-entropies, in nats.
+
+        Args:
+            ids, layout, types: a packed stream.
+            spans: (batch, 2) int64: in each sequence the first and the last token of the answer.
+        """
+        seen = layout.pad(torch.ones_like(ids)) != 0
+        logits = layout.pad(self.span_logits(ids, layout, types))
+        start, end = logits.masked_fill(~seen[..., None], float("-inf")).unbind(-1)
+        return span_loss(start, end, seen, *spans.unbind(1))
+
     def forward(
         self,
         input_ids: Rows,
@@ -310,6 +322,14 @@ class ElectraForMultipleChoice(ElectraBackbone):
         """A packed stream, one sequence a choice → (batch,)."""
         return self.choice_head(self.encoder.first_tokens(ids, layout, types))
 
+    @staticmethod
+    def by_example(logits: Tensor, counts: Sequence[int]) -> Tensor:
+        """(choices of all examples,) → (batch, most choices), -inf where an example has fewer."""
+        rows = logits.new_full((len(counts), max(counts)), float("-inf"))
+        for row, (first, last) in enumerate(pairwise(accumulate(counts, initial=0))):
+            rows[row, : last - first] = logits[first:last]
+        return rows
+
     def forward(
         self,
         input_ids: Choices,
@@ -332,10 +352,7 @@ class ElectraForMultipleChoice(ElectraBackbone):
         mask = None if attention_mask is None else attention_mask.flatten(0, 1)
         types = None if token_type_ids is None else _side_by_side(token_type_ids)
         batch = self.pack(_side_by_side(input_ids), mask, types)
-        flat = self.choice_head(self.encode_first(batch))
-        logits = flat.new_full((len(counts), max(counts)), float("-inf"))
-        for row, (first, last) in enumerate(pairwise(accumulate(counts, initial=0))):
-            logits[row, : last - first] = flat[first:last]
+        logits = self.by_example(self.choice_head(self.encode_first(batch)), counts)
         loss = None
         if labels is not None:
             loss = F.cross_entropy(logits.float(), torch.as_tensor(labels, device=logits.device))

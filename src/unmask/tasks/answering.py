@@ -19,7 +19,7 @@ from unmask.electra.tokenizer import ElectraTokenizer
 from unmask.electra.writer import ElectraForConditionalGeneration
 from unmask.errors import UserError
 from unmask.generation.batching import batches_by_length
-from unmask.tasks.rows import Row
+from unmask.tasks.kinds.kind import Prediction, Row
 from unmask.tasks.task import Task
 from unmask.training.batches import to_layout, to_tensor
 from unmask.training.loop import Batch, Loss, step_seed
@@ -96,19 +96,19 @@ class ElectraAnswerModel:
         assert self.model.answer_length is not None
         targets = self.tokenizer.encode_batch([row.target for row in rows], add_special_tokens=False)
         return MaskedAnswers(
-            self._sources([row.sources for row in rows]),
+            self._sources(rows),
             [ids[: self.model.answer_length - 1] for ids in targets],
             places=self.model.answer_length,
             mask_id=self.tokenizer.mask_token_id,
             sep_id=self.tokenizer.sep_token_id,
         )
 
-    def _sources(self, sources: Sequence[tuple[str, ...]]) -> list[list[int]]:
+    def _sources(self, rows: Sequence[Row]) -> list[list[int]]:
         """[CLS] source [SEP], cut to what the task reads and to the positions that an answer leaves."""
         assert self.model.answer_length is not None
         room = self.model.positions - self.model.answer_length
         limit = min(self.task.max_source_length, room)
-        texts = [self.task.text(row) for row in sources]
+        texts = [self.task.text(row.sources) for row in rows]
         encoded = self.tokenizer.encode_batch(texts)
         cut = sum(len(ids) > limit for ids in encoded)
         if cut and limit == room:
@@ -142,17 +142,17 @@ class ElectraAnswerModel:
         passes = 1 if self.model.discriminator is None else 2
         return Loss(out.loss(), out.metrics(), passes * len(batch["tokens"]))
 
-    def predict(self, sources: Sequence[tuple[str, ...]]) -> list[str]:
-        return self.answer(sources)
+    def predict(self, rows: Sequence[Row]) -> list[Prediction]:
+        return [Prediction(text) for text in self.answer(rows)]
 
-    def answer(self, sources: Sequence[tuple[str, ...]], **options: int | float | None) -> list[str]:
+    def answer(self, rows: Sequence[Row], **options: int | float | None) -> list[str]:
         """The answers for rows, in their order.
 
         Args:
             options: of `ElectraForConditionalGeneration.generate`, one result each.
         """
         assert self.model.answer_length is not None
-        encoded = self._sources(sources)
+        encoded = self._sources(rows)
         answers = [""] * len(encoded)
         lengths = [len(ids) + self.model.answer_length for ids in encoded]
         for places in batches_by_length(lengths, BATCH_TOKENS, copies=int(options.get("candidates") or 1)):

@@ -27,11 +27,6 @@ def majority_class(labels: Sequence[str], rows: int) -> list[str]:
     return [max(counts, key=lambda item: item[1])[0]] * rows
 
 
-def copy_input(sources: Sequence[str]) -> list[str]:
-    """The input itself as the output."""
-    return list(sources)
-
-
 def nearest_neighbour(
     training_sources: Sequence[str], training_targets: Sequence[str], sources: Sequence[str]
 ) -> list[str]:

@@ -153,7 +153,7 @@ def compare(
     scores: dict[str, dict[str, list[float]]] = {}
     baselines: dict[str, dict[str, float]] = {}
     for compared in settings.tasks:
-        held_out = HeldOut.read(compared.task, "test" if compared.task.test else "validation")
+        held_out = HeldOut.read(compared.task, compared.task.held_out)
         place = directory / "tasks" / slug(compared.task.name)
         metric = compared.task.metrics[0]
         baselines[compared.task.name] = _baselines(held_out, place, metric)

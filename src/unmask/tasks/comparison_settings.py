@@ -162,6 +162,6 @@ def _task(path: Path, name: str, entry: Mapping[str, Any], common: Mapping[str, 
     if "file" not in own:
         raise UserError(f"{where}: the key 'file' is missing")
     task = load_task(_beside(path, own.pop("file")))
-    if task.kind != "classification":
+    if task.its_kind.head != "label":
         raise UserError(f"{where}: {task.name} is {task.kind}: encoders are compared on classification")
     return ComparedTask(task, from_table(FinetuneSettings, {**common, **own}, where))

@@ -5,10 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from unmask.tasks.baselines import copy_input, majority_class, nearest_neighbour
-from unmask.tasks.metrics import Evaluation, score_predictions
+from unmask.tasks.baselines import nearest_neighbour
+from unmask.tasks.kinds.kind import Row
+from unmask.tasks.metrics import (
+    Difference,
+    Evaluation,
+    Judged,
+    Metric,
+    RowStatistics,
+    paired_difference,
+    row_statistics,
+    score_predictions,
+)
 from unmask.tasks.models import TaskModel
-from unmask.tasks.rows import Row, check_labels, labels_of, read_rows
+from unmask.tasks.rows import check_labels, read_rows
 from unmask.tasks.task import Split, Task
 
 
@@ -17,8 +27,8 @@ class HeldOut:
     """What a task is judged on.
 
     Attributes:
-        training: the training rows, which baselines learn from.
-        rows: the rows to answer; of text-to-text, rows with the same source are one row with several
+        training: the training rows, which baselines learn from; none where the task has none.
+        rows: the rows to answer; where the kind is so, rows with the same source are one row with several
             references.
     """
 
@@ -31,40 +41,56 @@ class HeldOut:
         """Raises:
         UserError: a file is missing or broken, or a label was never seen in training.
         """
-        training = read_rows(task, "train")
-        rows = read_rows(task, split, grouped=task.kind == "text-to-text")
-        if task.kind == "classification":
-            check_labels(task, split, rows, labels_of(training))
+        kind = task.its_kind
+        training = read_rows(task, "train") if task.train is not None and kind.trains else []
+        rows = read_rows(task, split, grouped=True)
+        if kind.checks_labels and (training or task.label_names):
+            check_labels(task, split, rows, kind.labels(task, training))
         return cls(task, training, rows)
-
-    @property
-    def sources(self) -> list[tuple[str, ...]]:
-        return [row.sources for row in self.rows]
 
     @property
     def references(self) -> list[tuple[str, ...]]:
         return [row.references for row in self.rows]
 
+    @property
+    def judged(self) -> Judged:
+        """What metrics compare predictions with."""
+        return Judged(self.references, self.task.positive, [row.group for row in self.rows])
+
     def score(self, predictions: Sequence[str]) -> Evaluation:
-        """All metrics of the task's kind, each with its 95 % bootstrap interval."""
-        return score_predictions(self.task.metrics, predictions, self.references)
+        """All metrics of the task, each with its 95 % bootstrap interval."""
+        return score_predictions(self.task.metrics, predictions, self.judged)
+
+    def statistics(self, predictions: Sequence[str]) -> RowStatistics:
+        """What each row adds to the task's first metric."""
+        return row_statistics(self.task.metrics[0], predictions, self.judged)
 
     def model(self, learner: TaskModel) -> Evaluation:
         """What a model scores."""
-        return self.score(learner.predict(self.sources))
+        return self.score([prediction.text for prediction in learner.predict(self.rows)])
+
+    def differences(self, first: Evaluation, second: Evaluation) -> dict[Metric, Difference]:
+        """By how much the first system scores higher than the second in each metric, by paired bootstrap."""
+        return {
+            metric: paired_difference(
+                *(row_statistics(metric, each.predictions, self.judged) for each in (first, second))
+            )
+            for metric in self.task.metrics
+        }
 
     def baselines(self) -> dict[str, Evaluation]:
-        """What answers without a model score: the majority class or the input itself, and the answer of the
-        nearest training row by TF-IDF."""
-        texts = [" ".join(row) for row in self.sources]
-        training_texts = [" ".join(row.sources) for row in self.training]
-        targets = [row.target for row in self.training]
-        if self.task.kind == "classification":
-            simple = {"majority class": majority_class(targets, len(texts))}
-        else:
-            simple = {"copy of the input": copy_input(texts)}
-        near = nearest_neighbour(training_texts, targets, texts)
-        return {
-            name: self.score(answers)
-            for name, answers in (simple | {"TF-IDF nearest neighbour": near}).items()
-        }
+        """What answers without a model score: without looking at the input, and the answer of the nearest training
+        row by TF-IDF. None without training rows."""
+        if not self.training:
+            return {}
+        kind = self.task.its_kind
+        name, simple = kind.simple_baseline(self.task, self.training, self.rows)
+        near = nearest_neighbour(
+            [" ".join(row.sources) for row in self.training],
+            [row.target for row in self.training],
+            [" ".join(row.sources) for row in self.rows],
+        )
+        fitted = [
+            kind.neighbours(self.task, row, answer) for row, answer in zip(self.rows, near, strict=True)
+        ]
+        return {name: self.score(simple), "TF-IDF nearest neighbour": self.score(fitted)}

@@ -14,19 +14,33 @@ METRIC_NAMES = {
     "bleu": "BLEU",
     "chrf": "chrF",
     "exact_match": "exact match",
+    "rouge1": "ROUGE-1",
+    "rouge2": "ROUGE-2",
+    "rouge_l": "ROUGE-L",
     "accuracy": "accuracy",
     "macro_f1": "macro F1",
+    "f1": "F1",
+    "matthews": "Matthews correlation",
+    "group_f1": "F1a",
+    "group_exact_match": "exact match of groups",
+    "pearson": "Pearson correlation",
+    "spearman": "Spearman correlation",
+    "entity_f1": "entity F1",
+    "entity_precision": "entity precision",
+    "entity_recall": "entity recall",
+    "tag_accuracy": "tag accuracy",
+    "squad_f1": "SQuAD F1",
+    "squad_exact_match": "SQuAD exact match",
 }
+#: Those that go to 100; the others go to 1.
+OF_HUNDRED = {"bleu", "chrf", "squad_f1", "squad_exact_match"}
 
 
 def score_table(task: Task, evaluations: Mapping[str, Evaluation], rows: int) -> Table:
     """One line a system, one column a metric, with 95 % intervals."""
     columns: list[Column | str] = [
         "system",
-        *(
-            Column(METRIC_NAMES[metric], decimals=_decimals(metric), best="highest")
-            for metric in task.metrics
-        ),
+        *(Column(METRIC_NAMES[metric], decimals=decimals(metric), best="highest") for metric in task.metrics),
     ]
     lines: list[Sequence[Cell]] = [
         (name, *(_estimate(evaluation, metric) for metric in task.metrics))
@@ -35,8 +49,9 @@ def score_table(task: Task, evaluations: Mapping[str, Evaluation], rows: int) ->
     return Table(f"{task.name}: {rows} held-out rows, 95 % bootstrap intervals", columns, lines)
 
 
-def _decimals(metric: str) -> int:
-    return 1 if metric in ("bleu", "chrf") else 3
+def decimals(metric: str) -> int:
+    """Digits after the point that a metric is shown with."""
+    return 1 if metric in OF_HUNDRED else 3
 
 
 def _estimate(evaluation: Evaluation, metric: Metric) -> Estimate:

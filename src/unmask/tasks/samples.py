@@ -7,7 +7,8 @@ from pathlib import Path
 
 from unmask.errors import UserError
 from unmask.export.cost import Sample
-from unmask.tasks.rows import read_columns, read_rows
+from unmask.tasks.rows import read_rows
+from unmask.tasks.tables import read_columns
 from unmask.tasks.task import load_task
 
 
@@ -49,7 +50,7 @@ def _of_file(path: Path, source: str, target: str | None) -> Sample:
 
 def _of_task(path: Path) -> Sample:
     task = load_task(path)
-    rows = read_rows(task, "test" if task.test else "validation")
+    rows = read_rows(task, task.held_out)
     targets = [row.target for row in rows]
     if task.kind == "text-to-text":
         return Sample([task.text(row.sources) for row in rows], targets)

@@ -11,7 +11,7 @@ import torch
 
 from unmask.tasks.evaluation import HeldOut
 from unmask.tasks.finetuning import finetune
-from unmask.tasks.metrics import Difference, Evaluation, paired_difference, row_statistics
+from unmask.tasks.metrics import Difference, Evaluation, paired_difference
 from unmask.tasks.models import load_for_prediction
 from unmask.tasks.presentation import as_json
 from unmask.tasks.settings import FinetuneSettings
@@ -64,8 +64,5 @@ def study(
             task, str(model), directory / place, settings, device=device, fresh_weights=name == FROM_SCRATCH
         )
         evaluations[name] = held_out.model(load_for_prediction(task, tuned, device=device))
-    statistics = [
-        row_statistics(task.metrics[0], evaluations[name].predictions, held_out.references)
-        for name in (PRETRAINED, FROM_SCRATCH)
-    ]
+    statistics = [held_out.statistics(evaluations[name].predictions) for name in (PRETRAINED, FROM_SCRATCH)]
     return Study(held_out, evaluations, paired_difference(*statistics))

@@ -1,41 +1,38 @@
 """What a task is: which files, which columns, what kind of answer, and how it is judged. A TOML file says it:
 
     name = "e2e"
-    kind = "text-to-text"           # or "classification"
+    kind = "text-to-text"           # one of `unmask.tasks.kinds.KINDS`
     source = "meaning"              # or several columns: ["premise", "hypothesis"]
     target = "text"
     train = "train.csv.gz"          # these three relative to the TOML file
     validation = "validation.csv.gz"
     test = "test.csv.gz"
 
-and, where the defaults of `Task` are not right, `metric`, `prefix`, `max_source_length` and
-`max_target_length`.
+and, where the defaults of `Task` are not right, any other of its fields.
 """
 
 from __future__ import annotations
 
-import difflib
 import os
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
+from string import Formatter
 from typing import Any, Literal, get_args
 
 from unmask.errors import UserError
+from unmask.settings import nearest
+from unmask.tasks.kinds import KINDS, Kind
 from unmask.tasks.metrics import Metric
 
-Kind = Literal["text-to-text", "classification"]
 Split = Literal["train", "validation", "test"]
-
-KINDS: tuple[Kind, ...] = get_args(Kind)
 SPLITS: tuple[Split, ...] = get_args(Split)
-
-# The first judges unless the task names another; all are reported.
-METRICS_OF_KIND: Mapping[Kind, tuple[Metric, ...]] = {
-    "text-to-text": ("bleu", "chrf", "exact_match"),
-    "classification": ("accuracy", "macro_f1"),
-}
+#: See `unmask.tasks.heads.pairs`.
+Scoring = Literal["pseudo-likelihood", "discriminator"]
+SCORINGS: tuple[Scoring, ...] = get_args(Scoring)
+#: ELECTRA's heads for whole texts: see `ElectraConfig.classification_head`.
+HEADS = ("dense", "linear")
 
 
 @dataclass(frozen=True)
@@ -44,51 +41,141 @@ class Task:
 
     Args:
         name: what reports call it.
-        kind: "text-to-text" (the target is written) or "classification" (it is one of the labels seen in
-            training).
+        kind: one of `KINDS`.
         source: the columns that hold the input.
-        target: the column that holds the wanted text or the label.
-        train, validation, test: the files (see `unmask.tasks.rows` for their formats); a task needs no
-            validation or test file until something asks for it.
-        metric: what the task is judged by; default the first of its kind in `METRICS_OF_KIND`.
-        prefix: what is read before the input, e.g. "summarize: " (T5 paper, 2.4); default nothing.
-        max_source_length, max_target_length: tokens kept of input and target, special ones included.
+        target: the column that holds what is wanted; minimal pairs need none.
+        train, validation, test: the files (see `unmask.tasks.tables` for their formats), a directory of texts, or a
+            pattern (`train/*.parquet`); a task needs none of them until something asks for it.
+        format: how the files are read; None: as their names say.
+        columns: a column as the task calls it → as the files do, where that differs; `a.b` is what a column of objects,
+            a, has under b.
+        drop_empty: leave out rows in which a column has no value; default: they are an error.
+        metrics: what the task is judged by, the first above all; default: those of its kind.
+        labels: a value of the target column → the label it stands for, such as 0 → "entailment". Where this or
+            `label_words` is given, the labels are these; else those that are seen in training.
+        choices: (multiple choice) the columns of the choices.
+        positive: (f1) the label that is to be found; default: the last.
+        group: the column whose equal values make rows one group (`group_f1`, `group_exact_match`).
+        prefix: what T5 reads before the input, e.g. "summarize: " (T5 paper, 2.4); default nothing.
+        template: what T5 reads behind it, columns in braces: "question: {question} context: {context}"; default: of
+            one column its text, of several each with its name.
+        label_words: label → the words that T5 writes for it; default: the label itself.
+        unanswerable: (question answering) there are questions that the context does not answer (SQuAD 2).
+        no_answer: (question answering) what T5 writes where there is no answer.
+        range, step: (regression) the ends and the distance of the numbers that T5 can write; default: from the
+            lowest to the highest in training, by 0.2.
+        segments: the one or two texts that ELECTRA reads, columns in braces; default: the source columns.
+        head: ELECTRA's for whole texts, "dense" (Transformers') or "linear" (the paper's).
+        scoring: (minimal pairs) how ELECTRA scores a sentence; default: pseudo-likelihood where there is a generator.
+        symmetric: the order of the two texts says nothing: ELECTRA learns from both.
+        stride, max_question, max_answer: (question answering) tokens by which a window over a context moves on,
+            tokens kept of a question, tokens of the longest answer looked for; published for SQuAD: 128, 64, 30.
+        max_source_length, max_target_length: tokens kept of input and target, special ones included; of a context
+            that is read in windows, the size of one.
 
     Raises:
-        UserError: a kind or metric that does not exist or fit, no source column, a length below 1.
+        UserError: a kind, metric or head that does not exist or fit, no source column, a template that names another
+            column, a number that is out of range.
     """
 
     name: str
-    kind: Kind
+    kind: str
     source: tuple[str, ...]
-    target: str
-    train: Path
+    target: str = ""
+    train: Path | None = None
     validation: Path | None = None
     test: Path | None = None
-    metric: Metric | None = None
+    format: str | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    drop_empty: bool = False
+    metrics: tuple[Metric, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    choices: tuple[str, ...] = ()
+    positive: str | None = None
+    group: str | None = None
     prefix: str = ""
+    template: str | None = None
+    label_words: Mapping[str, str] = field(default_factory=dict)
+    unanswerable: bool = False
+    no_answer: str = "unanswerable"
+    range: tuple[float, float] | None = None
+    step: float = 0.2
+    segments: tuple[str, ...] = ()
+    head: str = "dense"
+    scoring: Scoring | None = None
+    symmetric: bool = False
+    stride: int = 128
+    max_question: int = 64
+    max_answer: int = 30
     max_source_length: int = 128
     max_target_length: int = 128
 
     def __post_init__(self) -> None:
+        where = f"task {self.name!r}"
         if self.kind not in KINDS:
-            raise UserError(f"task {self.name!r}: no kind {self.kind!r}{_instead(self.kind, KINDS)}")
-        metrics = METRICS_OF_KIND[self.kind]
-        if self.metric is not None and self.metric not in metrics:
-            instead = _instead(self.metric, metrics)
-            raise UserError(f"task {self.name!r}: no metric {self.metric!r} for {self.kind}{instead}")
+            raise UserError(f"{where}: no kind {self.kind!r}{nearest(self.kind, list(KINDS))}")
         if not self.source:
-            raise UserError(f"task {self.name!r}: 'source' names no column")
-        for key in ("max_source_length", "max_target_length"):
+            raise UserError(f"{where}: 'source' names no column")
+        if not self.target and self.its_kind.trains:
+            raise UserError(f"{where}: the key 'target' is missing")
+        self._check_metrics(where)
+        for key in ("stride", "max_question", "max_answer", "max_source_length", "max_target_length"):
             if getattr(self, key) < 1:
-                raise UserError(f"task {self.name!r}: {key!r} is {getattr(self, key)}; it must be 1 or more")
+                raise UserError(f"{where}: {key!r} is {getattr(self, key)}; it must be 1 or more")
+        if not self.step > 0:
+            raise UserError(f"{where}: 'step' is {self.step}; it must be above 0")
+        if self.range is not None and not self.range[0] < self.range[1]:
+            raise UserError(
+                f"{where}: 'range' is {list(self.range)}: give the lower end first, then the higher"
+            )
+        if self.head not in HEADS:
+            raise UserError(f"{where}: no head {self.head!r}{nearest(self.head, HEADS)}")
+        if self.scoring not in (None, *SCORINGS):
+            raise UserError(f"{where}: no scoring {self.scoring!r}{nearest(str(self.scoring), SCORINGS)}")
+        if len(self.segments) > 2:
+            raise UserError(f"{where}: {len(self.segments)} segments: ELECTRA reads one or two")
+        for key, template in (("template", self.template), *(("segments", text) for text in self.segments)):
+            if template is not None:
+                self._check_template(where, key, template)
+        words = [self.word(label) for label in self.label_names]
+        if len(set(words)) < len(words):
+            raise UserError(f"{where}: two labels have the same words in 'label_words'")
+        self.its_kind.check(self)
+
+    def _check_metrics(self, where: str) -> None:
+        kind = self.its_kind
+        known = [*kind.metrics, *kind.more_metrics]
+        for metric in self.metrics:
+            if metric not in known:
+                raise UserError(f"{where}: no metric {metric!r} for {self.kind}{nearest(metric, known)}")
+        if not self.metrics:
+            object.__setattr__(self, "metrics", kind.metrics)
+
+    def _check_template(self, where: str, key: str, template: str) -> None:
+        try:
+            names = [name for _, name, _, _ in Formatter().parse(template) if name is not None]
+        except ValueError as error:
+            raise UserError(
+                f"{where}: {key!r} is {template!r}: {error}; write braces twice to mean them"
+            ) from None
+        for name in names:
+            if name not in self.source:
+                raise UserError(
+                    f"{where}: {key!r} has {{{name}}}, which is no source column{nearest(name, self.source)}"
+                )
 
     @property
-    def metrics(self) -> tuple[Metric, ...]:
-        """All metrics of the kind, the one that the task is judged by first."""
-        metrics = METRICS_OF_KIND[self.kind]
-        main = self.metric or metrics[0]
-        return (main, *(metric for metric in metrics if metric != main))
+    def its_kind(self) -> Kind:
+        return KINDS[self.kind]
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """The labels that the task names; () where they are those of training."""
+        return tuple(dict.fromkeys([*self.labels.values(), *self.label_words]))
+
+    def word(self, label: str) -> str:
+        """What T5 writes for a label."""
+        return self.label_words.get(label, label)
 
     def file(self, split: Split) -> Path:
         """The file of a split.
@@ -101,13 +188,38 @@ class Task:
             raise UserError(f'task {self.name!r} has no {split} file: add `{split} = "…"` to the task')
         return path
 
+    @property
+    def held_out(self) -> Split:
+        """The split that is judged on: test, or else validation."""
+        return "test" if self.test else "validation"
+
     def text(self, sources: Sequence[str]) -> str:
-        """What a writer reads for one row: the prefix and the input; of several columns each with its name, as in
-        "mnli hypothesis: … premise: …" (T5 paper, appendix D)."""
+        """What a writer reads for one row: the prefix and the template; without one, of several columns each with its
+        name, as in "mnli hypothesis: … premise: …" (T5 paper, appendix D)."""
+        if self.template is not None:
+            return self.prefix + self._filled(self.template, sources)
         if len(self.source) == 1:
             return self.prefix + sources[0]
         named = zip(self.source, sources, strict=True)
         return self.prefix + " ".join(f"{column}: {text}" for column, text in named)
+
+    def segment_texts(self, sources: Sequence[str]) -> tuple[str, ...]:
+        """The one or two texts that ELECTRA reads.
+
+        Raises:
+            UserError: more source columns than that, and no `segments`.
+        """
+        if self.segments:
+            return tuple(self._filled(segment, sources) for segment in self.segments)
+        if len(sources) > 2:
+            raise UserError(
+                f"task {self.name!r} has {len(sources)} source columns and ELECTRA reads one or two texts: say how "
+                f'they are put together, such as `segments = ["{{{self.source[0]}}} {{{self.source[1]}}}", …]`'
+            )
+        return tuple(sources)
+
+    def _filled(self, template: str, sources: Sequence[str]) -> str:
+        return template.format(**dict(zip(self.source, sources, strict=True)))
 
 
 def load_task(path: str | os.PathLike[str]) -> Task:
@@ -118,19 +230,33 @@ def load_task(path: str | os.PathLike[str]) -> Task:
             wrong type, or a value does not fit.
     """
     path = Path(path)
-    values = _read_toml(path)
-    keys = [field.name for field in fields(Task)]
+    return task_from(_read_toml(path), str(path), path.parent)
+
+
+def task_from(values: Mapping[str, Any], where: str, directory: Path) -> Task:
+    """A task from a table of values.
+
+    Args:
+        where: what messages call the table.
+        directory: where its paths are taken from.
+
+    Raises:
+        UserError: as for `load_task`.
+    """
+    keys = [each.name for each in fields(Task)]
     for key in values:
         if key not in keys:
-            raise UserError(f"{path}: unknown key {key!r}{_instead(key, keys)}")
-    for field in fields(Task):
-        if field.default is MISSING and field.name not in values:
-            raise UserError(f"{path}: the key {field.name!r} is missing")
-    checked = {key: _checked(path, key, value) for key, value in values.items()}
+            raise UserError(f"{where}: unknown key {key!r}{nearest(key, keys)}")
+    for each in fields(Task):
+        if each.default is MISSING and each.default_factory is MISSING and each.name not in values:
+            raise UserError(f"{where}: the key {each.name!r} is missing")
+    checked = {key: _checked(where, key, value, directory) for key, value in values.items()}
+    if checked["kind"] in KINDS:
+        checked.setdefault("max_source_length", KINDS[checked["kind"]].max_source_length)
     try:
         return Task(**checked)
     except UserError as error:
-        raise UserError(f"{path}: {error}") from None
+        raise UserError(f"{where}: {error}") from None
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -142,28 +268,40 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} cannot be read as TOML: {error}") from None
 
 
-def _checked(path: Path, key: str, value: Any) -> Any:
+_LISTS = {"source", "metrics", "choices", "segments"}
+_WHOLE = {"stride", "max_question", "max_answer", "max_source_length", "max_target_length"}
+
+
+def _checked(where: str, key: str, value: Any, directory: Path) -> Any:
     """A TOML value as its field's type."""
     if key in SPLITS:
-        return path.parent / _of_type(path, key, value, str, "a path in quotes")
-    if key == "source":
-        columns = [value] if isinstance(value, str) else value
-        if not isinstance(columns, list) or not all(isinstance(column, str) for column in columns):
-            raise UserError(f"{path}: 'source' must be a column name or a list of them, and is {value!r}")
-        return tuple(columns)
-    if key.startswith("max_"):
-        return _of_type(path, key, value, int, "a whole number")
-    return _of_type(path, key, value, str, "a text in quotes")
+        return directory / _of_type(where, key, value, str, "a path in quotes")
+    if key in _LISTS:
+        entries = [value] if isinstance(value, str) else value
+        if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
+            raise UserError(f"{where}: {key!r} must be a text in quotes or a list of them, and is {value!r}")
+        return tuple(entries)
+    if key in ("labels", "label_words", "columns"):
+        if not isinstance(value, dict) or not all(isinstance(entry, str) for entry in value.values()):
+            raise UserError(f"{where}: {key!r} must be a table of texts in quotes, and is {value!r}")
+        return value
+    if key == "range":
+        if not isinstance(value, list) or [type(end) in (int, float) for end in value] != [True, True]:
+            raise UserError(f"{where}: 'range' must be two numbers, such as [0, 5], and is {value!r}")
+        return float(value[0]), float(value[1])
+    if key == "step":
+        if type(value) not in (int, float):
+            raise UserError(f"{where}: 'step' must be a number, and is {value!r}")
+        return float(value)
+    if key in ("symmetric", "unanswerable", "drop_empty"):
+        return _of_type(where, key, value, bool, "true or false")
+    if key in _WHOLE:
+        return _of_type(where, key, value, int, "a whole number")
+    return _of_type(where, key, value, str, "a text in quotes")
 
 
-def _of_type(path: Path, key: str, value: Any, wanted: type, described: str) -> Any:
+def _of_type(where: str, key: str, value: Any, wanted: type, described: str) -> Any:
     # Not isinstance: true is an int to Python.
     if type(value) is not wanted:
-        raise UserError(f"{path}: {key!r} must be {described}, and is {value!r}")
+        raise UserError(f"{where}: {key!r} must be {described}, and is {value!r}")
     return value
-
-
-def _instead(given: object, known: Sequence[str]) -> str:
-    """How an error about a name that is not known ends."""
-    near = difflib.get_close_matches(str(given), known, n=1)
-    return f": did you mean {near[0]!r}?" if near else f": known are {', '.join(known)}"

@@ -85,7 +85,8 @@ class TextFile:
         UserError: a file that is damaged, not UTF-8, not what its name says, or has no such column; a row
             without a text. Names the line or row.
         """
-        return _READERS[kind_of(self.path)](self.path, self.column)
+        for where, (value,) in READERS[kind_of(self.path)](self.path, (self.column,)):
+            yield _text(value, where, self.column)
 
 
 @dataclass(frozen=True)
@@ -158,7 +159,7 @@ def find_texts(paths: Iterable[Path], column: str | None = None) -> list[TextFil
             continue
         if not place.exists():
             raise UserError(f"{place} does not exist: inputs are files or directories; give a text by --text")
-        if kind_of(place) not in _READERS:
+        if kind_of(place) not in READERS:
             raise UserError(f"{place} is of an unknown kind: a name ends in {_KINDS}")
         found.append(TextFile(place, column or COLUMN, Path(place.name)))
     if column is not None and not any(file.has_columns for file in found):
@@ -175,18 +176,23 @@ def kind_of(path: Path) -> str:
 
 def _is_input(relative: Path, file: Path) -> bool:
     hidden = any(part.startswith(".") for part in relative.parts)
-    return kind_of(file) in _READERS and not hidden and file.is_file()
+    return kind_of(file) in READERS and not hidden and file.is_file()
 
 
 # -- readers ----------------------------------------------------------------------------------------------
 
 
-def _read_lines(path: Path, column: str) -> Iterator[str]:
-    del column
-    return (line.removesuffix("\n").removesuffix("\r") for _, line in _lines(path))
+#: Where a row is, for messages, and its values.
+Values = tuple[str, tuple[Any, ...]]
 
 
-def _read_json(path: Path, column: str) -> Iterator[str]:
+def _read_lines(path: Path, columns: Sequence[str]) -> Iterator[Values]:
+    del columns
+    for number, line in _lines(path):
+        yield f"{path}, line {number}", (line.removesuffix("\n").removesuffix("\r"),)
+
+
+def _read_json(path: Path, columns: Sequence[str]) -> Iterator[Values]:
     for number, line in _lines(path):
         if not line.strip():
             continue
@@ -197,12 +203,13 @@ def _read_json(path: Path, column: str) -> Iterator[str]:
             raise UserError(f"{where}: not JSON: {error}") from None
         if not isinstance(row, dict):
             raise UserError(f"{where}: one JSON object a line is read, not {type(row).__name__}")
-        if column not in row:
-            raise _no_column(where, column, list(row))
-        yield _text(row[column], where, column)
+        for column in columns:
+            if column not in row:
+                raise _no_column(where, column, list(row))
+        yield where, tuple(row[column] for column in columns)
 
 
-def _read_csv(path: Path, column: str) -> Iterator[str]:
+def _read_csv(path: Path, columns: Sequence[str]) -> Iterator[Values]:
     # A text may be longer than the module's 128 KiB.
     csv.field_size_limit(sys.maxsize)
     delimiter = "\t" if kind_of(path) == ".tsv" else ","
@@ -211,12 +218,13 @@ def _read_csv(path: Path, column: str) -> Iterator[str]:
         header = next(rows, None)
         if header is None:
             return
-        if header.count(column) != 1:
-            raise _no_column(str(path), column, header)
-        place = header.index(column)
+        for column in columns:
+            if header.count(column) != 1:
+                raise _no_column(str(path), column, header)
+        places = [header.index(column) for column in columns]
         for row in rows:
             if len(row) == len(header):
-                yield row[place]
+                yield f"{path}, line {rows.line_num}", tuple(row[place] for place in places)
             elif row:
                 raise UserError(
                     f"{path}, line {rows.line_num}: {len(row)} fields, the header has {len(header)} columns"
@@ -225,25 +233,27 @@ def _read_csv(path: Path, column: str) -> Iterator[str]:
         raise UserError(f"{path}, line {rows.line_num}: {error}") from None
 
 
-def _read_parquet(path: Path, column: str) -> Iterator[str]:
+def _read_parquet(path: Path, columns: Sequence[str]) -> Iterator[Values]:
     import pyarrow as pa
     from pyarrow import parquet
 
     try:
         file = parquet.ParquetFile(path)
         names = file.schema_arrow.names
-        if names.count(column) != 1:
-            raise _no_column(str(path), column, names)
+        for column in columns:
+            if names.count(column) != 1:
+                raise _no_column(str(path), column, names)
         number = 0
-        for batch in file.iter_batches(batch_size=256, columns=[column]):
-            for value in batch.column(0).to_pylist():
+        for batch in file.iter_batches(batch_size=256, columns=list(columns)):
+            for row in batch.to_pylist():
                 number += 1
-                yield _text(value, f"{path}, row {number}", column)
+                yield f"{path}, row {number}", tuple(row[column] for column in columns)
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{path} cannot be read as Parquet: {' '.join(str(error).split())[:300]}") from None
 
 
-_READERS: dict[str, Callable[[Path, str], Iterator[str]]] = {
+#: Suffix → a reader of some columns.
+READERS: dict[str, Callable[[Path, Sequence[str]], Iterator[Values]]] = {
     ".txt": _read_lines,
     ".jsonl": _read_json,
     ".ndjson": _read_json,

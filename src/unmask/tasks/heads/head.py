@@ -1,0 +1,113 @@
+"""What ELECTRA's heads have in common: how one is loaded, and how rows go through it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+
+from unmask.electra.model import ElectraBackbone
+from unmask.electra.pair import DISCRIMINATOR
+from unmask.electra.tokenizer import ElectraTokenizer
+from unmask.tasks.answering import TRAINED
+from unmask.tasks.kinds.kind import Prediction, Row
+from unmask.tasks.task import Task
+from unmask.training.batches import to_layout, to_tensor
+from unmask.training.loop import Batch, Loss
+
+#: Examples that are predicted together, of similar length.
+PREDICTION_BATCH = 64
+
+
+class ElectraTaskModel(ABC):
+    """An ELECTRA encoder with the head for a kind of task; of a pair, the discriminator's encoder.
+
+    Attributes:
+        model_class: the encoder with its head.
+        labels: names of the head's outputs.
+    """
+
+    model_class: ClassVar[type[Any]]
+
+    def __init__(
+        self, task: Task, model: ElectraBackbone, tokenizer: ElectraTokenizer, device: torch.device
+    ) -> None:
+        self.task, self.tokenizer, self.device = task, tokenizer, device
+        self.model = model
+        self.labels: tuple[str, ...] = model.config.labels
+
+    @classmethod
+    def load(
+        cls,
+        task: Task,
+        directory: Path,
+        *,
+        rows: Sequence[Row] | None,
+        fresh_weights: bool,
+        device: torch.device,
+    ) -> Self:
+        """Args:
+        rows: training rows, which decide a new head's outputs; None: the head that is there.
+        """
+        tokenizer = ElectraTokenizer.from_pretrained(directory)
+        if (directory / DISCRIMINATOR).is_dir():
+            directory = directory / DISCRIMINATOR
+        if rows is None:
+            model = cls.model_class.from_pretrained(directory, device=device)
+        else:
+            model = cls.model_class.from_pretrained(
+                directory, device=device, dtype=TRAINED, **cls.settings(task, rows)
+            )
+        if fresh_weights:
+            model.initialise()
+        return cls(task, model, tokenizer, device)
+
+    @classmethod
+    def settings(cls, task: Task, rows: Sequence[Row]) -> dict[str, Any]:
+        """Fields of the config of a model that will learn the task."""
+        return {"labels": task.its_kind.labels(task, rows)}
+
+    @property
+    def limit(self) -> int:
+        """Tokens that are read together."""
+        return min(self.task.max_source_length, self.model.config.max_position_embeddings)
+
+    @abstractmethod
+    def examples(self, rows: Sequence[Row]) -> Any:
+        """The rows as a source of batches (`unmask.data.finetuning`)."""
+
+    @abstractmethod
+    def loss(self, batch: Batch, step: int) -> Loss: ...
+
+    @abstractmethod
+    def predict(self, rows: Sequence[Row]) -> list[Prediction]:
+        """The answers for rows, in their order."""
+
+    def segments(self, rows: Sequence[Row]) -> tuple[list[str], list[str] | None]:
+        """The first texts of rows, and the second ones where there are two."""
+        texts = [self.task.segment_texts(row.sources) for row in rows]
+        return [text[0] for text in texts], [text[1] for text in texts] if len(texts[0]) == 2 else None
+
+    def packed(self, batch: Batch) -> tuple[torch.Tensor, Any, torch.Tensor]:
+        """Ids (total,), layout and segments (total,) of a batch."""
+        return (
+            to_tensor(batch["inputs"], self.device),
+            to_layout(batch["lengths"], self.device),
+            to_tensor(batch["token_types"], self.device),
+        )
+
+    @staticmethod
+    def batches(source: Any) -> Iterator[tuple[list[int], Batch]]:
+        """All examples of a source in batches of similar length, each with their numbers."""
+        order = np.argsort(source.lengths(np.arange(len(source))), kind="stable")
+        for first in range(0, len(order), PREDICTION_BATCH):
+            numbers = order[first : first + PREDICTION_BATCH]
+            yield numbers.tolist(), source.fetch(numbers)
+
+    def save_pretrained(self, directory: Path) -> None:
+        self.model.save_pretrained(directory)
+        self.tokenizer.save_pretrained(directory)

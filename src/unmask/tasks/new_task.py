@@ -1,0 +1,212 @@
+"""A task made of one table: which column is what, three splits, and the TOML file."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unmask import hub
+from unmask.errors import UserError
+from unmask.settings import nearest
+from unmask.tasks.kinds.kind import is_empty, text_of
+from unmask.tasks.tables import column_names, read_values
+from unmask.tasks.task import SPLITS, Split
+
+#: What a column of labels is often called.
+LABEL_NAMES = (
+    "label",
+    "labels",
+    "class",
+    "category",
+    "target",
+    "sentiment",
+    "intent",
+    "topic",
+    "score",
+    "rating",
+)
+#: A column with at most so many different values, and on average so many rows each, holds labels.
+MOST_LABELS, ROWS_A_LABEL = 100, 4
+KINDS = ("classification", "regression", "text-to-text")
+
+
+@dataclass(frozen=True)
+class NewTask:
+    """What was made.
+
+    Attributes:
+        path: the TOML file.
+        kind: the task's.
+        source, target: its columns.
+        rows: split → how many rows.
+        labels: label → rows; none where the target is any text.
+        dropped: rows with an empty column.
+    """
+
+    path: Path
+    kind: str
+    source: tuple[str, ...]
+    target: str
+    rows: dict[Split, int]
+    labels: dict[str, int]
+    dropped: int
+
+
+def new_task(
+    path: Path,
+    out: Path,
+    *,
+    source: Sequence[str] = (),
+    target: str | None = None,
+    kind: str | None = None,
+    held_out: float = 0.1,
+) -> NewTask:
+    """Make a task of a table: `out/task.toml` with `train.csv`, `validation.csv` and `test.csv` beside it.
+
+    Which split a row is in depends on its source and nothing else, so equal sources are in one split, and a table that
+    has grown keeps its rows where they were. A label that would be missing in training has its rows moved there.
+
+    Args:
+        path: CSV, TSV, JSON lines or Parquet, or a directory of texts in sub-directories named by their labels.
+        out: a directory that is not there yet.
+        source, target: columns; default: of two columns, the one with labels is the target.
+        kind: one of `KINDS`; a pair of texts makes pair-classification of classification. Default: numbers that are
+            hardly ever the same are regression, few different values are classification, anything else text-to-text.
+        held_out: share of the rows in validation, and again in test.
+
+    Raises:
+        UserError: a table that cannot be read, columns that cannot be guessed or are not there, too few rows, `out`
+            that is there.
+    """
+    if not 0 < held_out < 0.5:
+        raise UserError(f"held_out is {held_out}: give a share above 0 and below 0.5")
+    if kind not in (None, *KINDS):
+        raise UserError(f"no kind {kind!r}{nearest(str(kind), KINDS)}")
+    if out.exists():
+        raise UserError(f"{out} is there already: name another directory with --out, or delete it")
+    if not out.parent.is_dir():
+        raise UserError(f"{out} cannot be made: there is no directory {out.parent}")
+    sources, wanted = _columns(path, source, target)
+    read = list(zip(*read_values(path, [*sources, wanted]), strict=True))
+    whole = [row for row in read if not any(map(is_empty, row))]
+    if not whole:
+        raise UserError(f"{path}: every row has an empty column")
+    rows = [
+        tuple(
+            text_of(value, column, str(path)) for value, column in zip(row, [*sources, wanted], strict=True)
+        )
+        for row in whole
+    ]
+    found = kind or _kind([row[-1] for row in rows])
+    labels = Counter(row[-1] for row in rows) if found == "classification" else Counter[str]()
+    if found == "classification" and len(labels) < 2:
+        raise UserError(f"{path}: every row has the label {rows[0][-1]!r} in {wanted!r}: nothing to learn")
+    splits = _split(rows, held_out, labels)
+    for name in SPLITS:
+        if not splits[name]:
+            raise UserError(
+                f"{path}: {len(rows)} rows are too few for three splits: add rows, or raise --held-out"
+            )
+    if found == "classification" and len(sources) == 2:
+        found = "pair-classification"
+    _write(out, found, sources, wanted, splits)
+    counts = {name: len(some) for name, some in splits.items()}
+    return NewTask(
+        out / "task.toml", found, sources, wanted, counts, dict(labels.most_common()), len(read) - len(whole)
+    )
+
+
+def _columns(path: Path, source: Sequence[str], target: str | None) -> tuple[tuple[str, ...], str]:
+    there = column_names(path)
+    for column in (*source, *([] if target is None else [target])):
+        if column not in there:
+            raise UserError(f"{path} has no column {column!r}: there are {', '.join(map(repr, there))}")
+    if target is None:
+        rest = [column for column in there if column not in source]
+        named = [column for column in rest if column.lower() in LABEL_NAMES]
+        if len(rest) == 1:
+            target = rest[0]
+        elif len(named) == 1:
+            target = named[0]
+        elif len(rest) == 2 and not source:
+            # Labels repeat; of two columns of texts the second is written.
+            first, second = (len(set(map(str, values))) for values in read_values(path, rest))
+            target = rest[0] if first < second else rest[1]
+        else:
+            raise UserError(
+                f"{path} has the columns {', '.join(map(repr, there))}: say which to read and which to answer, with "
+                "--source and --target"
+            )
+    rest = [column for column in there if column != target]
+    if not source and len(rest) > 2:
+        raise UserError(
+            f"{path} has the columns {', '.join(map(repr, rest))} to read: say which, with --source"
+        )
+    sources = tuple(source) or tuple(rest)
+    if not sources:
+        raise UserError(f"{path} has one column, {target!r}: there must be one to read and one to answer")
+    return sources, target
+
+
+def _kind(targets: Sequence[str]) -> str:
+    different = len(set(targets))
+    if all(map(_is_number, targets)) and different * ROWS_A_LABEL > len(targets):
+        return "regression"
+    return "classification" if different <= min(MOST_LABELS, len(targets) / ROWS_A_LABEL) else "text-to-text"
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def _split(
+    rows: Sequence[tuple[str, ...]], held_out: float, labels: Counter[str]
+) -> dict[Split, list[tuple[str, ...]]]:
+    splits: dict[Split, list[tuple[str, ...]]] = {"train": [], "validation": [], "test": []}
+    for row in rows:
+        digest = hashlib.sha256(json.dumps(row[:-1]).encode()).digest()
+        place = int.from_bytes(digest[:8], "big") / 2**64
+        split: Split = "test" if place < held_out else "validation" if place < 2 * held_out else "train"
+        splits[split].append(row)
+    missing = set(labels) - {row[-1] for row in splits["train"]}
+    for split in ("validation", "test"):
+        splits["train"] += [row for row in splits[split] if row[-1] in missing]
+        splits[split] = [row for row in splits[split] if row[-1] not in missing]
+    return splits
+
+
+def _write(
+    out: Path,
+    kind: str,
+    sources: Sequence[str],
+    target: str,
+    splits: dict[Split, list[tuple[str, ...]]],
+) -> None:
+    def quoted(value: Any) -> str:
+        # A TOML basic string is a JSON string, of names that have no control characters.
+        return json.dumps(value, ensure_ascii=False)
+
+    lines = [
+        f"name = {quoted(out.name)}",
+        f"kind = {quoted(kind)}",
+        f"source = {quoted(sources[0] if len(sources) == 1 else list(sources))}",
+        f"target = {quoted(target)}",
+        *(f"{split} = {quoted(f'{split}.csv')}" for split in SPLITS),
+    ]
+    with hub.atomic_directory(out) as directory:
+        (directory / "task.toml").write_text("\n".join([*lines, ""]), encoding="utf-8")
+        for split, rows in splits.items():
+            text = io.StringIO(newline="")
+            csv.writer(text).writerows([(*sources, target), *rows])
+            (directory / f"{split}.csv").write_text(text.getvalue(), encoding="utf-8", newline="")

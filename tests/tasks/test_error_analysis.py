@@ -1,0 +1,80 @@
+"""Where a system is wrong, and the report of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from unmask.report import render_page
+from unmask.tasks.error_analysis import by_length, confusion, worst_rows
+from unmask.tasks.evaluation import HeldOut
+from unmask.tasks.evaluation_report import OTHER, THIS, Report
+from unmask.tasks.kinds import Prediction, Row
+from unmask.tasks.task import Task
+
+LABELS = Task("t", "classification", ("text",), "label", Path("t.csv"))
+
+
+def rows(targets: str, lengths: list[int] | None = None) -> list[Row]:
+    sizes = lengths or [1] * len(targets)
+    return [
+        Row(n, ("x" * size,), (target,))
+        for n, (target, size) in enumerate(zip(targets, sizes, strict=True), 1)
+    ]
+
+
+def test_confusion_counts_answers_by_label() -> None:
+    found = confusion(rows("aaab"), list("aabb"))
+    assert found.labels == ["a", "b"] and found.counts == [[2, 1], [0, 1]]
+    # A class that is never predicted, and one that is never right.
+    assert confusion(rows("ab"), ["a", "c"]).counts == [[1, 0, 0], [0, 0, 1], [0, 0, 0]]
+    assert confusion(rows("aab"), list("aab"), most=1).labels == ["a"]
+
+
+def test_the_surest_mistakes_come_first() -> None:
+    held_out = HeldOut(LABELS, (), rows("abab"))
+    found = [Prediction("a", 0.99), Prediction("a", 0.6), Prediction("b", 0.9), Prediction("b", 0.9)]
+    assert worst_rows(held_out, found) == [2, 1]
+    assert worst_rows(held_out, found, most=1) == [2]
+
+
+def test_the_worst_of_other_kinds() -> None:
+    numbers = HeldOut(Task("t", "regression", ("a",), "b"), (), rows("135"))
+    assert worst_rows(numbers, [Prediction("1"), Prediction("0"), Prediction("4")], most=2) == [1, 2]
+    texts = HeldOut(Task("t", "text-to-text", ("a",), "b", metrics=("exact_match",)), (), rows("abc"))
+    assert worst_rows(texts, [Prediction("a"), Prediction(""), Prediction("x")]) == [1, 2]
+    tags = HeldOut(
+        Task("t", "tagging", ("a",), "b"), (), [Row(1, ("x y",), ("O O",)), Row(2, ("x y",), ("B-a O",))]
+    )
+    assert worst_rows(tags, [Prediction("O O"), Prediction("O O")]) == [1]
+
+
+def test_slices_hold_every_row_once_and_keep_equal_lengths_together() -> None:
+    lengths = [5, 1, 1, 1, 1, 2, 9, 3]
+    held_out = HeldOut(LABELS, (), rows("abababab", lengths))
+    slices = by_length(held_out, list("aaaaaaaa"))
+    assert sum(part.evaluation.rows for part in slices) == 8
+    assert [(part.shortest, part.longest, part.evaluation.rows) for part in slices] == [
+        (1, 1, 4),
+        (2, 3, 2),
+        (5, 9, 2),
+    ]
+    assert [part.evaluation.scores["accuracy"] for part in slices] == [0.5, 0.0, 1.0]
+    assert len(by_length(HeldOut(LABELS, (), rows("a")), ["a"])) == 1
+
+
+def test_the_page_has_all_of_it() -> None:
+    held_out = HeldOut(LABELS, (), rows("abab", [1, 2, 3, 4]))
+    found = [Prediction("a", 0.9), Prediction("a", 0.8), Prediction("a", 0.7), Prediction("b", 0.6)]
+    evaluations = {THIS: held_out.score([one.text for one in found]), OTHER: held_out.score(list("aaaa"))}
+    differences = held_out.differences(evaluations[THIS], evaluations[OTHER])
+    assert differences["accuracy"].value == 0.25 and differences["accuracy"].low >= 0
+    page = render_page(Report(held_out, "runs/a", "runs/b", evaluations, found, differences).page())
+    for text in (
+        "Confusion",
+        "By length",
+        "Worst answers",
+        "80% sure",
+        "this model minus the other model",
+        "runs/b",
+    ):
+        assert text in page, text
