@@ -57,7 +57,7 @@ def worst_rows(held_out: HeldOut, predictions: Sequence[Prediction], *, most: in
     """Places of the rows that a system answered worst, the worst first.
 
     Of labels and choices these are the wrong answers with the highest confidence; of numbers the largest differences;
-    of texts, tags and answers the lowest scores of a row alone, below the highest that there is.
+    of texts, tags and answers the lowest scores of a row alone, of those that are not what was wanted to the letter.
     """
     head, rows = held_out.task.its_kind.head, held_out.rows
     badness = list[float]()
@@ -72,14 +72,10 @@ def worst_rows(held_out: HeldOut, predictions: Sequence[Prediction], *, most: in
         ]
     else:
         scores = held_out.statistics([found.text for found in predictions]).each() or []
-        best = max(scores, default=0.0)
-        badness = [-math.inf if score == best else -score for score in scores]
-        if head == "tokens":
-            # A row without entities scores 0 also where none were found.
-            badness = [
-                -math.inf if found.text == row.target else bad
-                for row, found, bad in zip(rows, predictions, badness, strict=True)
-            ]
+        badness = [
+            -math.inf if found.text in row.references else -score
+            for row, found, score in zip(rows, predictions, scores, strict=True)
+        ]
     order = sorted(range(len(badness)), key=lambda place: -badness[place])
     return [place for place in order[:most] if badness[place] > -math.inf]
 
