@@ -219,8 +219,8 @@ def with_checkouts(engines: dict[str, Engine]) -> dict[str, Engine]:
 
 
 def summarise(job: Job, done: dict[str, Measured], errors: dict[str, str]) -> dict[str, Any]:
-    summary: dict[str, Any] = {"errors": errors}
-    if job.unit == "seconds":
+    summary: dict[str, Any] = {"errors": errors, "speeds": {}, "ratios": {}, "counts": {}}
+    if job.unit == "seconds" and "unmask" in done:
         # The first batch is waited for whatever comes after it.
         results = done["unmask"].results
         waits = [(waited - first) / (total - first) for total, waited, first in results]

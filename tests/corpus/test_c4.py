@@ -22,8 +22,12 @@ GOOD = ["The first line has enough words.", "Does the second line have them?", "
 def cleaned(*lines: str) -> tuple[str | None, list[str], dict[str, int]]:
     """(rule that drops the page, lines left, dropped lines by rule) of a page."""
     document, step = Document("\n".join(lines), "page"), StepLedger()
-    rule = C4Lines()(document, step)
-    return rule, document.text.split("\n"), {name: dropped.lines for name, dropped in step.rules.items()}
+    drop = C4Lines()(document, step)
+    return (
+        drop and drop.rule,
+        document.text.split("\n"),
+        {name: dropped.lines for name, dropped in step.rules.items()},
+    )
 
 
 def test_a_good_page_stays_as_it_is() -> None:
@@ -83,6 +87,16 @@ def test_lorem_ipsum_comes_before_javascript_and_the_bracket_after() -> None:
     assert cleaned(*GOOD, "The { stands in a privacy policy here.")[0] == "curly bracket"
 
 
+def test_a_page_that_is_dropped_shows_what_the_rule_met() -> None:
+    lines = [*GOOD, f"{'So many words. ' * 50}Here is the {{ that it fell for."]
+    drop = C4Lines()(Document("\n".join(lines), "page"), StepLedger())
+    assert drop is not None
+    assert drop.passage is not None
+    assert drop.passage.startswith("…")
+    assert drop.passage.endswith("Here is the { that it fell for.")
+    assert len(drop.passage) < 150
+
+
 def test_citations_are_deleted_and_words_counted_without_them() -> None:
     line = "The town[12] was founded[edit] in 1200[citation needed] by monks.[3]"
     assert cleaned(*GOOD, line)[1] == [*GOOD, "The town was founded in 1200 by monks."]
@@ -132,7 +146,8 @@ def test_agrees_with_datatrove_where_that_follows_the_code(monkeypatch: pytest.M
         text = "\n".join(draw.choices(pieces, [6] * 3 + [1] * 10, k=draw.randint(1, 7)))
         document, reference = Document(text, "a"), Document(text, "a")
         result = theirs.filter(reference)
-        rule = C4Lines()(document, StepLedger())
+        drop = C4Lines()(document, StepLedger())
+        rule = drop and drop.rule
         assert (rule is None) == (result is True), text
         assert rule is not None or document.text == reference.text
         outcomes.add(rule)
@@ -142,7 +157,7 @@ def test_agrees_with_datatrove_where_that_follows_the_code(monkeypatch: pytest.M
 def test_page_length_is_the_longest_that_stays() -> None:
     rule = PageLength(10)
     assert rule(Document("x" * 10, "a"), StepLedger()) is None
-    assert rule(Document("x" * 11, "b"), StepLedger()) == "more than 10 characters"
+    assert rule(Document("x" * 11, "b"), StepLedger()) == ("more than 10 characters", None)
 
 
 @pytest.mark.parametrize(
@@ -164,7 +179,9 @@ def test_bad_words_stand_alone_except_where_nothing_does(tmp_path: Path) -> None
     words = read_bad_words(tmp_path / "words.txt")
 
     def drops(text: str, language: str = "en") -> bool:
-        return BadWords(words, language)(Document(text, "a"), StepLedger()) == "bad word"
+        drop = BadWords(words, language)(Document(text, "a"), StepLedger())
+        assert drop is None or drop == ("bad word", text.lower())
+        return drop is not None
 
     assert drops("Oh, DAMN!")
     assert drops("damn")

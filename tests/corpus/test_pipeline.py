@@ -122,7 +122,9 @@ def test_documents_of_an_evaluation(clean: Clean, tmp_path: Path) -> None:
         f"n,question\n1,{' '.join(evaluation[20:33]).upper()}\n2,{' '.join(evaluation[:3])}\n"
     )
     settings: dict[str, Any] = {"steps": ("decontaminate",), "against": (str(tmp_path / "test.csv"),)}
-    ids, _ = clean(documents, **settings)
+    ids, made = clean(documents, **settings)
+    [(_, passage)] = made.ledger.step("decontaminate").rules["words of an evaluation"].samples
+    assert passage == " ".join(evaluation[20:33]).lower().replace(".", "")
     assert ids == ["0", "1", "3"], "thirteen words in a row, whatever their case and line breaks"
     assert clean(documents, **settings, evaluation_words=14)[0] == ["0", "1", "3"], (
         "a shorter text, as a whole"

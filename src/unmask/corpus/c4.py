@@ -9,7 +9,8 @@ from pathlib import Path
 
 from datatrove.data import Document
 
-from unmask.corpus.ledger import StepLedger
+from unmask.corpus.cleaning import Drop
+from unmask.corpus.ledger import StepLedger, around
 from unmask.errors import UserError
 
 MIN_SENTENCES = 3
@@ -33,8 +34,9 @@ class PageLength:
     def __init__(self, limit: int) -> None:
         self._limit = limit
 
-    def __call__(self, document: Document, step: StepLedger) -> str | None:
-        return f"more than {self._limit:,} characters" if len(document.text) > self._limit else None
+    def __call__(self, document: Document, step: StepLedger) -> Drop | None:
+        is_long = len(document.text) > self._limit
+        return Drop(f"more than {self._limit:,} characters") if is_long else None
 
 
 class C4Lines:
@@ -50,7 +52,7 @@ class C4Lines:
     MIN_WORDS = 5
     MAX_WORD_LENGTH = 1000
 
-    def __call__(self, document: Document, step: StepLedger) -> str | None:
+    def __call__(self, document: Document, step: StepLedger) -> Drop | None:
         kept: list[str] = []
         for raw in document.text.splitlines():
             line = raw.strip()
@@ -63,18 +65,18 @@ class C4Lines:
                 continue
             lowered = line.lower()
             if "lorem ipsum" in lowered:
-                return "lorem ipsum"
+                return Drop("lorem ipsum", around(line, lowered.index("lorem ipsum")))
             if "javascript" in lowered:
                 step.drop_line("line: javascript", document.id, raw)
                 continue
             if "{" in line:
-                return "curly bracket"
+                return Drop("curly bracket", around(line, line.index("{")))
             if any(policy in lowered for policy in _POLICIES):
                 step.drop_line("line: policy", document.id, raw)
                 continue
             kept.append(line)
         if not has_sentences(kept, MIN_SENTENCES):
-            return f"fewer than {MIN_SENTENCES} sentences"
+            return Drop(f"fewer than {MIN_SENTENCES} sentences")
         document.text = "\n".join(kept).strip()
         return None
 
@@ -128,8 +130,10 @@ class BadWords:
         anywhere = language.split("-")[0] in _UNSPACED
         self._pattern = re.compile(choices if anywhere else rf"(?:\W|^)(?:{choices})(?:\W|$)")
 
-    def __call__(self, document: Document, step: StepLedger) -> str | None:
-        return "bad word" if self._pattern.search(document.text.lower()) else None
+    def __call__(self, document: Document, step: StepLedger) -> Drop | None:
+        lowered = document.text.lower()
+        found = self._pattern.search(lowered)
+        return Drop("bad word", around(lowered, found.start())) if found else None
 
 
 def read_bad_words(file: Path) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
@@ -11,10 +11,22 @@ from unmask.corpus.ledger import Ledger, StepLedger
 from unmask.corpus.parts import Documents
 
 
+class Drop(NamedTuple):
+    """Why a document is dropped.
+
+    Attributes:
+        rule: name of the rule.
+        passage: what it met, for the report; None: the report shows the document's beginning.
+    """
+
+    rule: str
+    passage: str | None = None
+
+
 class Cleaner(Protocol):
     """One subject of cleaning. It is sent to other processes: settings only, what is heavy is loaded on use."""
 
-    def __call__(self, document: Document, step: StepLedger) -> str | None:
+    def __call__(self, document: Document, step: StepLedger) -> Drop | None:
         """Put a document right in place.
 
         Args:
@@ -22,7 +34,7 @@ class Cleaner(Protocol):
             step: takes note of dropped lines.
 
         Returns:
-            None to keep the document, or the name of the rule that drops it.
+            None to keep the document, or the rule that drops it.
         """
 
 
@@ -43,9 +55,9 @@ class CleaningStep(PipelineStep):
             before = document.text
             step.documents_in += 1
             step.characters_in += len(before)
-            rule = self._cleaner(document, step)
-            if rule is not None:
-                step.drop_document(rule, document.id, before)
+            drop = self._cleaner(document, step)
+            if drop is not None:
+                step.drop_document(drop.rule, document.id, before, drop.passage)
                 continue
             step.documents_out += 1
             step.characters_out += len(document.text)

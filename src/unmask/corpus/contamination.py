@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from datatrove.data import Document
 
+from unmask.corpus.cleaning import Drop
 from unmask.corpus.ledger import StepLedger
 from unmask.corpus.ngrams import hash_ngrams, hash_words, words_of
 from unmask.corpus.reading import read_cells
@@ -61,11 +62,13 @@ class Contamination:
         with np.load(self._index) as arrays:
             return {int(length): arrays[length] for length in arrays.files}
 
-    def __call__(self, document: Document, step: StepLedger) -> str | None:
-        words = hash_words(words_of(document.text))
+    def __call__(self, document: Document, step: StepLedger) -> Drop | None:
+        words = words_of(document.text)
+        hashes = hash_words(words)
         for length, known in self._hashes.items():
-            ngrams = hash_ngrams(words, length)
+            ngrams = hash_ngrams(hashes, length)
             places = np.minimum(np.searchsorted(known, ngrams), len(known) - 1)
-            if (known[places] == ngrams).any():
-                return "words of an evaluation"
+            shared = np.flatnonzero(known[places] == ngrams)
+            if len(shared):
+                return Drop("words of an evaluation", " ".join(words[shared[0] : shared[0] + length]))
         return None

@@ -12,6 +12,7 @@ from datatrove.pipeline.formatters.base import BaseFormatter
 from datatrove.pipeline.formatters.ftfy import FTFYFormatter
 from datatrove.pipeline.formatters.pii import PIIFormatter
 
+from unmask.corpus.cleaning import Drop
 from unmask.corpus.ledger import StepLedger
 
 
@@ -21,9 +22,9 @@ class FilterOf:
     def __init__(self, inner: BaseFilter) -> None:
         self._filter = inner
 
-    def __call__(self, document: Document, step: StepLedger) -> str | None:
+    def __call__(self, document: Document, step: StepLedger) -> Drop | None:
         keep, reason = get_filter_result(self._filter.filter(document))
-        return None if keep else (reason or "dropped").replace("_", " ")
+        return None if keep else Drop((reason or "dropped").replace("_", " "))
 
 
 class FormatterOf:
@@ -32,9 +33,9 @@ class FormatterOf:
     def __init__(self, inner: BaseFormatter) -> None:
         self._formatter = inner
 
-    def __call__(self, document: Document, step: StepLedger) -> str | None:
+    def __call__(self, document: Document, step: StepLedger) -> Drop | None:
         document.text = self._formatter.format(document.text)
-        return None if document.text.strip() else "nothing left"
+        return None if document.text.strip() else Drop("nothing left")
 
 
 def gopher_repetition() -> FilterOf:

@@ -7,6 +7,7 @@ from typing import Any
 
 from datatrove.data import Document
 
+from unmask.corpus.cleaning import Drop
 from unmask.corpus.ledger import Ledger, StepLedger
 from unmask.errors import UserError
 
@@ -31,12 +32,12 @@ class Language:
         self._probability = probability
         self._ledger = ledger
 
-    def __call__(self, document: Document, step: StepLedger) -> str | None:
+    def __call__(self, document: Document, step: StepLedger) -> Drop | None:
         language, probability = detected_language(document.text)
         self._ledger.languages[language] += 1
         if language != self._code:
-            return f"not {self._code}"
-        return None if probability >= self._probability else f"{self._code} below {self._probability:g}"
+            return Drop(f"not {self._code}")
+        return None if probability >= self._probability else Drop(f"{self._code} below {self._probability:g}")
 
 
 def check_language(code: str) -> None:

@@ -12,13 +12,20 @@ SAMPLES = 3
 SAMPLE_CHARACTERS = 300
 
 
+def around(text: str, place: int) -> str:
+    """The passage of a text that shows what stands at a place."""
+    begin = max(0, place - SAMPLE_CHARACTERS // 3)
+    return ("…" if begin else "") + text[begin : begin + SAMPLE_CHARACTERS]
+
+
 @dataclass
 class Dropped:
     """What one rule dropped: whole documents, or lines of documents.
 
     Attributes:
         documents, lines, characters: counts.
-        samples: the first of them in corpus order, as (document's name, beginning of what was dropped).
+        samples: the first of them in corpus order, as (document's name, what the rule met, or the beginning of
+            what was dropped).
     """
 
     documents: int = 0
@@ -26,10 +33,10 @@ class Dropped:
     characters: int = 0
     samples: list[tuple[str, str]] = field(default_factory=list)
 
-    def add(self, name: str, text: str) -> None:
+    def add(self, name: str, text: str, passage: str | None = None) -> None:
         self.characters += len(text)
         if len(self.samples) < SAMPLES:
-            self.samples.append((name, text[:SAMPLE_CHARACTERS]))
+            self.samples.append((name, (text if passage is None else passage)[:SAMPLE_CHARACTERS]))
 
 
 @dataclass
@@ -55,10 +62,13 @@ class StepLedger:
         dropped.lines += 1
         dropped.add(name, line)
 
-    def drop_document(self, rule: str, name: str, text: str) -> None:
+    def drop_document(self, rule: str, name: str, text: str, passage: str | None = None) -> None:
+        """Args:
+        passage: the sample: what the rule met; None: the beginning of the text.
+        """
         dropped = self.rules.setdefault(rule, Dropped())
         dropped.documents += 1
-        dropped.add(name, text)
+        dropped.add(name, text, passage)
 
 
 @dataclass

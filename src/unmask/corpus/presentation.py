@@ -12,21 +12,21 @@ _LANGUAGES = 20
 
 
 def step_table(corpus: Corpus) -> Table:
-    """Documents and characters that each step took and gave, in the order of the steps."""
-    rows: list[list[Cell]] = [
+    """Documents and characters that each step left, in the order of the steps; it took those of the row above."""
+    read = corpus.ledger.step("read")
+    rows: list[list[Cell]] = [["read", read.documents_out, None, read.characters_out, None, None]]
+    rows += [
         [
             name,
-            step.documents_in,
             step.documents_out,
             _share(step.documents_out, step.documents_in),
-            step.characters_in,
             step.characters_out,
             _share(step.characters_out, step.characters_in),
             step.changed,
         ]
         for name, step in _steps(corpus)
     ]
-    names = ["docs in", "docs out", "%", "chars in", "chars out", "%", "docs changed"]
+    names = ["documents left", "%", "characters left", "%", "documents changed"]
     columns = [Column(name, decimals=1, numeric=True) for name in names]
     return Table("Steps, in their order", ["step", *columns], rows)
 
@@ -67,11 +67,7 @@ def language_table(ledger: Ledger) -> Table:
     rows: list[list[Cell]] = [[language, documents] for language, documents in common]
     if others := ledger.languages.total() - sum(documents for _, documents in common):
         rows.append([f"{len(ledger.languages) - len(common)} others", others])
-    return Table(
-        "Languages of the documents that came to the filter",
-        ["language", Column("documents", numeric=True)],
-        rows,
-    )
+    return Table("Languages found", ["language", Column("documents", numeric=True)], rows)
 
 
 def skipped_table(ledger: Ledger) -> Table:
@@ -128,7 +124,11 @@ def _samples(corpus: Corpus) -> Table:
         for rule, dropped in step.rules.items()
         for document, text in dropped.samples
     ]
-    return Table("The first of each rule, cut to 300 characters", ["rule", "document", "text"], rows)
+    return Table(
+        "The first of each rule: what it met, or the beginning of the document, cut to 300 characters",
+        ["rule", "document", "text"],
+        rows,
+    )
 
 
 def _lengths(ledger: Ledger) -> Curves:

@@ -21,8 +21,12 @@ def print_table(table: Table, console: Console | None = None) -> None:
     title = f"{table.caption} (* best)" if marked else table.caption
     # Text, not str, throughout: rich would read "[b]" in a str as markup.
     drawn = RichTable(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in table.header():
-        drawn.add_column(Text(column.name), justify="right" if column.right_aligned else "left")
+    for place, column in enumerate(table.header()):
+        # A number that is cut is a wrong one: rather a line longer than the terminal.
+        width = max((len(row[place]) for row in table.texts()), default=0) if column.right_aligned else None
+        drawn.add_column(
+            Text(column.name), justify="right" if column.right_aligned else "left", min_width=width
+        )
     for number, row in enumerate(table.texts()):
         drawn.add_row(
             *(
@@ -30,4 +34,4 @@ def print_table(table: Table, console: Console | None = None) -> None:
                 for index, text in enumerate(row)
             )
         )
-    (console or Console()).print(drawn)
+    (console or Console()).print(drawn, crop=False)
