@@ -284,7 +284,9 @@ def _tokenise(corpus: Files, packer: _Packer, workers: int, told: Callable[[int]
             told(packer.make(part))
         return
     try:
-        with process_pool(workers, ["unmask.data.shard_writing"], _begin_worker, packer) as pool:
+        # The tokenizer's libraries too: importing them takes a worker as long as millions of characters.
+        modules = ["unmask.data.shard_writing", type(packer.tokenizer).__module__]
+        with process_pool(workers, modules, _begin_worker, packer) as pool:
             running: set[Future[int]] = set()
             for part in missing:
                 running.add(pool.submit(_make_in_worker, part))
