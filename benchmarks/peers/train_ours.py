@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,15 @@ from training import Batch, make_runner
 from unmask.electra.pair import ElectraPair
 from unmask.nn.ragged import Layout
 from unmask.t5.model import T5ForConditionalGeneration
+from unmask.training.allocator import kept_memory
+
+#: What `unmask.training.loop` keeps up while it trains.
+_KEPT = ExitStack()
 
 
 def load(model: Path, precision: str, threads: int) -> Callable[..., Any]:
     torch.set_num_threads(threads)
+    _KEPT.enter_context(kept_memory())
     return _electra(model, precision) if (model / "generator").is_dir() else _t5(model, precision)
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -26,6 +27,7 @@ from unmask.electra.batch import Batch, Rows, check_length
 from unmask.electra.config import ACTIVATIONS, ElectraConfig
 from unmask.electra.engine import engine_of
 from unmask.errors import UserError
+from unmask.nn.activation import activated
 from unmask.nn.attention import attention
 from unmask.nn.dropout import Dropout
 from unmask.nn.losses import CHUNK_ROWS, linear_cross_entropy
@@ -35,16 +37,9 @@ from unmask.nn.sampling import sample
 
 IGNORED_LABEL = -100
 
-FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "gelu": F.gelu,
-    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
-    "relu": F.relu,
-    "silu": F.silu,
-}
-
 
 def activation(config: ElectraConfig) -> Callable[[Tensor], Tensor]:
-    return FUNCTIONS[ACTIVATIONS[config.hidden_act]]
+    return partial(activated, ACTIVATIONS[config.hidden_act])
 
 
 class ElectraEmbeddings(nn.Module):
@@ -177,7 +172,7 @@ class GeneratorHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, hidden_size) → (n, embedding_size)."""
-        return self.norm(F.gelu(self.dense(x)))
+        return self.norm(activated("gelu", self.dense(x)))
 
 
 class DiscriminatorHead(nn.Module):

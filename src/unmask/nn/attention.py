@@ -6,8 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from unmask.nn import lines
 from unmask.nn.dropout import dropout as drop
 from unmask.nn.ragged import Layout
+from unmask.nn.recomputed_attention import Job, recomputed_attention
 
 
 def attention(
@@ -35,9 +37,14 @@ def attention(
     Returns:
         (total_queries, heads, head_width).
     """
+    groups = _groups(query_layout.lengths, key_layout.lengths)
+    trained = torch.is_grad_enabled() and query.device.type == "cpu" and lines.available(query.dtype)
+    if trained and not dropout:
+        job = Job(query_layout, key_layout, groups, causal, scale)
+        return recomputed_attention(query, key, value, bias, job)
     parts = []
     queries_done = keys_done = 0
-    for first, last in _groups(query_layout.lengths, key_layout.lengths):
+    for first, last in groups:
         some_queries, some_keys = query_layout.part(first, last), key_layout.part(first, last)
         of_queries = slice(queries_done, queries_done + some_queries.total)
         of_keys = slice(keys_done, keys_done + some_keys.total)

@@ -9,7 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-# Rows of logits held at a time: 256 × 32,128 float32 logits are 33 MB.
+from unmask.nn import lines
+from unmask.nn.cross_entropy import cross_entropy_
+
+# Rows of float32 logits held at a time: 256 × 32,128 are 33 MB.
 CHUNK_ROWS = 256
 
 
@@ -133,42 +136,76 @@ class _LinearCrossEntropy(torch.autograd.Function):
         narrow_weight = weight.to(matmul_type)
         loss = torch.zeros((), dtype=sum_type, device=device)
         d_hidden = torch.empty_like(hidden) if wanted[0] else None
-        d_weight = torch.zeros(weight.shape, dtype=sum_type, device=device) if wanted[1] else None
+        d_weight: Tensor | None = None
         d_bias = torch.zeros(weight.shape[0], dtype=sum_type, device=device) if wanted[2] else None
-        for first in range(0, hidden.shape[0], CHUNK_ROWS):
-            rows = slice(first, first + CHUNK_ROWS)
+        chunk = chunk_rows(device, matmul_type)
+        for first in range(0, hidden.shape[0], chunk):
+            rows = slice(first, first + chunk)
             narrow = hidden[rows].to(matmul_type)
-            logits = F.linear(narrow, narrow_weight).to(sum_type)
-            if bias is not None:
-                logits += bias
-            target = targets[rows, None]
-            normaliser = torch.logsumexp(logits, -1, keepdim=True)
-            losses = normaliser - logits.gather(1, target)
-            counts = None if row_weights is None else row_weights[rows, None].to(sum_type)
-            loss += (losses if counts is None else losses * counts).sum()
-            if not any(wanted):
+            logits = F.linear(narrow, narrow_weight)
+            counts = None if row_weights is None else row_weights[rows]
+            losses, gradient = _of_logits(logits, targets[rows], bias, counts, d_bias, any(wanted))
+            loss += losses
+            if gradient is None:
                 continue
-            gradient = _gradient_of_logits(logits, normaliser, target)
-            if counts is not None:
-                gradient *= counts
-            if d_bias is not None:
-                d_bias += gradient.sum(0)
             gradient = gradient.to(matmul_type)
             if d_hidden is not None:
                 d_hidden[rows] = gradient @ narrow_weight
-            if d_weight is not None:
-                d_weight += gradient.t() @ narrow
+            if wanted[1]:
+                of_chunk = gradient.t() @ narrow
+                d_weight = of_chunk.to(sum_type) if d_weight is None else d_weight.add_(of_chunk)
+        if wanted[1] and d_weight is None:
+            d_weight = torch.zeros(weight.shape, dtype=sum_type, device=device)
         ctx.save_for_backward(d_hidden, d_weight, d_bias)
         ctx.types = (hidden.dtype, weight.dtype, None if bias is None else bias.dtype)
         return loss
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        # In place: the weight's is as large as the weight. A second pass back is refused by autograd.
         gradients = (
-            None if gradient is None else (gradient * upstream).to(kind)
+            None if gradient is None else gradient.mul_(upstream).to(kind)
             for gradient, kind in zip(ctx.saved_tensors, ctx.types, strict=True)
         )
         return *gradients, None, None, None
+
+
+def chunk_rows(device: torch.device, kind: torch.dtype) -> int:
+    """Rows of logits that are held at a time: as many bytes for any type; more where memory is the accelerator's."""
+    if device.type != "cpu":
+        return 8 * CHUNK_ROWS
+    return 2 * CHUNK_ROWS if lines.available(kind) and kind == torch.bfloat16 else CHUNK_ROWS
+
+
+def _of_logits(
+    logits: Tensor,
+    targets: Tensor,
+    bias: Tensor | None,
+    counts: Tensor | None,
+    d_bias: Tensor | None,
+    wanted: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """The sum of a chunk's losses and, if wanted, the gradient of the logits, which are overwritten."""
+    float32 = all(x is None or x.dtype == torch.float32 for x in (bias, d_bias))
+    if logits.device.type == "cpu" and float32 and lines.available(logits.dtype):
+        losses = cross_entropy_(logits, targets, bias, counts, gradient=wanted, of_bias=d_bias)
+        return losses.sum(), logits if wanted else None
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    if bias is not None:
+        logits += bias
+    target = targets[:, None]
+    normaliser = torch.logsumexp(logits, -1, keepdim=True)
+    losses = normaliser - logits.gather(1, target)
+    if counts is not None:
+        losses = losses * counts[:, None].to(logits.dtype)
+    if not wanted:
+        return losses.sum(), None
+    gradient = _gradient_of_logits(logits, normaliser, target)
+    if counts is not None:
+        gradient *= counts[:, None].to(logits.dtype)
+    if d_bias is not None:
+        d_bias += gradient.sum(0)
+    return losses.sum(), gradient
 
 
 def _autocast_type(device: torch.device) -> torch.dtype | None:

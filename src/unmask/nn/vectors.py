@@ -114,6 +114,41 @@ def _gelu(builder: ir.IRBuilder, x: Any) -> Any:
     return fma(builder, half, error, half)
 
 
+# Slopes: of each activation, at x.
+
+
+def _relu_slope(builder: ir.IRBuilder, x: Any) -> Any:
+    above = builder.fcmp_ordered(">", x, constant(FLOAT, 0.0))
+    return builder.select(above, constant(FLOAT, 1.0), constant(FLOAT, 0.0))
+
+
+def _gelu_tanh_slope(builder: ir.IRBuilder, x: Any) -> Any:
+    # x s with s = 1 / (1 + e^-2u): s + x s (1 - s) 2u', u' = √(2/π) (1 + 3 · 0.044715 x²)
+    square = builder.fmul(x, x)
+    inside = builder.fmul(x, fma(builder, square, constant(FLOAT, 0.044715), constant(FLOAT, 1.0)))
+    double = 2 * 0.7978845608028654
+    one = constant(FLOAT, 1.0)
+    share = _logistic(builder, one, builder.fmul(inside, constant(FLOAT, double)))
+    steep = fma(builder, square, constant(FLOAT, 3 * 0.044715 * double), constant(FLOAT, double))
+    rest = builder.fmul(builder.fmul(share, builder.fsub(one, share)), builder.fmul(x, steep))
+    return builder.fadd(share, rest)
+
+
+def _silu_slope(builder: ir.IRBuilder, x: Any) -> Any:
+    one = constant(FLOAT, 1.0)
+    share = _logistic(builder, one, x)
+    return fma(builder, builder.fmul(share, builder.fsub(one, share)), x, share)
+
+
+def _gelu_slope(builder: ir.IRBuilder, x: Any) -> Any:
+    # Φ(x) + x φ(x)
+    half = constant(FLOAT, 0.5)
+    error = _erf(builder, builder.fmul(x, constant(FLOAT, 0.7071067811865476)))
+    below = fma(builder, error, half, half)
+    density = _exp(builder, builder.fmul(builder.fmul(x, x), constant(FLOAT, -0.5)))
+    return fma(builder, builder.fmul(density, constant(FLOAT, 0.3989422804014327)), x, below)
+
+
 def _in_place(function: Callable[[ir.IRBuilder, Any], Any]) -> Any:
     """A function of 16 floats as an operation on an address."""
 
@@ -130,6 +165,9 @@ def _in_place(function: Callable[[ir.IRBuilder, Any], Any]) -> Any:
 
 
 _relu_here, _gelu_tanh_here, _silu_here, _gelu_here = map(_in_place, (_relu, _gelu_tanh, _silu, _gelu))
+_relu_slope_here, _gelu_tanh_slope_here, _silu_slope_here, _gelu_slope_here = map(
+    _in_place, (_relu_slope, _gelu_tanh_slope, _silu_slope, _gelu_slope)
+)
 
 
 @njit
@@ -148,6 +186,24 @@ def activate(kind: int, address: int, vectors: int) -> None:
     elif kind == _GELU:
         for place in range(address, end, LANES * 4):
             _gelu_here(place)
+
+
+@njit
+def slope(kind: int, address: int, vectors: int) -> None:
+    """The derivative of an activation at so many whole vectors, in place."""
+    end = address + vectors * LANES * 4
+    if kind == _RELU:
+        for place in range(address, end, LANES * 4):
+            _relu_slope_here(place)
+    elif kind == _GELU_TANH:
+        for place in range(address, end, LANES * 4):
+            _gelu_tanh_slope_here(place)
+    elif kind == _SILU:
+        for place in range(address, end, LANES * 4):
+            _silu_slope_here(place)
+    elif kind == _GELU:
+        for place in range(address, end, LANES * 4):
+            _gelu_slope_here(place)
 
 
 @intrinsic

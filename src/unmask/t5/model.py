@@ -32,10 +32,10 @@ from unmask.generation.plan import Plan
 from unmask.generation.rules import Constraint
 from unmask.generation.scoring import target_rows, token_log_probabilities
 from unmask.generation.settings import GenerationSettings
+from unmask.nn.activation import activated
 from unmask.nn.attention import attention
 from unmask.nn.dropout import Dropout, dropout
 from unmask.nn.ids import check_batch, check_range
-from unmask.nn.linear import ACTIVATIONS
 from unmask.nn.losses import linear_cross_entropy
 from unmask.nn.norm import RMSNorm
 from unmask.nn.pretrained import PretrainedModel
@@ -92,22 +92,24 @@ class T5FeedForward(nn.Module):
     def __init__(self, config: T5Config) -> None:
         super().__init__()
         activation, gated = FEED_FORWARDS[config.feed_forward_proj]
-        self.activation = ACTIVATIONS[activation]
+        self.activation = activation
         self.gate = nn.Linear(config.d_model, config.d_ff, bias=False) if gated else None
         self.up = nn.Linear(config.d_model, config.d_ff, bias=False)
         self.down = nn.Linear(config.d_ff, config.d_model, bias=False)
         self.dropout_rate = config.dropout_rate
 
     def forward(self, x: Tensor) -> Tensor:
-        inner = self.activation(self.up(x)) if self.gate is None else self._gated(x)
+        inner = activated(self.activation, self.up(x)) if self.gate is None else self._gated(x, self.gate)
         inner = dropout(inner, self.dropout_rate, training=self.training)
         return self.down(inner.to(self.down.weight.dtype))
 
-    def _gated(self, x: Tensor) -> Tensor:
-        assert self.gate is not None
-        # The product, not its factors, leaves float16's range; for other types `to` does nothing.
-        wide = torch.promote_types(x.dtype, self.down.weight.dtype)
-        return self.activation(self.gate(x)).to(wide) * self.up(x)
+    def _gated(self, x: Tensor, gate: nn.Linear) -> Tensor:
+        gates, values = gate(x), self.up(x)
+        if gates.dtype == torch.float16:
+            # The product, not its factors, leaves float16's range.
+            gates, values = activated(self.activation, gates).float(), values.float()
+            return gates * values
+        return activated(self.activation, gates, values)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         """Every change of type or device comes through here: the last matrix does not become float16."""
@@ -375,7 +377,10 @@ class T5ForConditionalGeneration(T5Backbone):
 
     def decode(self, ids: Tensor, layout: Layout, source: Tensor, source_layout: Layout) -> Tensor:
         """Packed decoder inputs → what the output matrix takes, (total, d_model): scaled in v1.0."""
-        hidden = super().decode(ids, layout, source, source_layout)
+        return self.scaled(super().decode(ids, layout, source, source_layout))
+
+    def scaled(self, hidden: Tensor) -> Tensor:
+        """What leaves the decoder as the output matrix takes it: scaled in v1.0."""
         return hidden * self.config.d_model**-0.5 if self.config.scale_decoder_outputs else hidden
 
     @torch.no_grad()
@@ -401,9 +406,11 @@ class T5ForConditionalGeneration(T5Backbone):
         Args:
             inputs: (total_in,) int64; targets: (total_out,) int64, every position counted.
         """
-        source = self.encode(inputs, input_layout)
-        decoder_inputs = self.shift_right(targets, target_layout)
-        hidden = self.decode(decoder_inputs, target_layout, source, input_layout)
+        # Both looked up at once: the gradient of a lookup is as large as the table.
+        embedded = self.embed(torch.cat([inputs, self.shift_right(targets, target_layout)]))
+        of_inputs, of_targets = embedded.split([len(inputs), len(targets)])
+        source = self.encoder(of_inputs, input_layout)
+        hidden = self.scaled(self.decoder(of_targets, target_layout, source, input_layout))
         return linear_cross_entropy(hidden, self.output_weight, targets)
 
     def forward(

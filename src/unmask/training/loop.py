@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from unmask.data.stream import read_ahead
 from unmask.errors import UserError
 from unmask.objectives.randomness import generator
+from unmask.training.allocator import kept_memory
 from unmask.training.averages import MovingAverage
 from unmask.training.checkpoints import load_mean, load_newest, newest_step, remove_leftovers, save_checkpoint
 from unmask.training.faults import find_fault
@@ -160,6 +161,7 @@ def train(
 
     model.train()
     with (
+        kept_memory(),
         _stop_requests() as stop_requested,
         watch,
         closing(read_ahead(batches, first, settings.steps, workers=data_workers)) as ahead,
