@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from unmask.nn.sampling import sample
+from unmask.nn import lines
+from unmask.nn.sampling import sample, sample_and_likeliest
 
 LOGITS = torch.tensor([0.0, -math.inf, 1.0, 2.0, -1.0])
 
@@ -47,3 +48,30 @@ def test_rare_tokens_keep_their_share() -> None:
         middle = (heights[token - 1] + heights[token]) / 2
         found = sample(logits, middle[None])
         assert abs(int(found) - token) <= 1
+
+
+@pytest.mark.skipif(not lines.available(torch.float32), reason="this processor lacks the instructions")
+@pytest.mark.parametrize("temperature", [0.3, 1.0])
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("vocabulary", [5, 1024, 5001])
+def test_compiled_rows_draw_the_same(vocabulary: int, kind: torch.dtype, temperature: float) -> None:
+    torch.manual_seed(0)
+    logits = (torch.randn(300, vocabulary) * 3).to(kind)
+    uniforms = torch.rand(300, dtype=torch.float64)
+    uniforms[:2] = torch.tensor([0.0, math.nextafter(1.0, 0.0)])
+    drawn, likeliest = sample_and_likeliest(logits, uniforms, temperature)
+    values = logits.gather(1, likeliest[:, None])[:, 0]
+    assert torch.equal(values, logits.amax(-1))
+    # Exponentials differ in their last bits, so a uniform beside a border may fall to either side.
+    assert (drawn != sample(logits, uniforms, temperature)).sum() <= 1
+    assert int(drawn.min()) >= 0
+    assert int(drawn.max()) < vocabulary
+
+
+@pytest.mark.skipif(not lines.available(torch.float32), reason="this processor lacks the instructions")
+def test_compiled_rows_never_draw_what_is_impossible() -> None:
+    only = torch.full((3, 70), -math.inf)
+    only[:, 33] = 0.0
+    uniforms = torch.tensor([0.0, 0.5, math.nextafter(1.0, 0.0)], dtype=torch.float64)
+    drawn, likeliest = sample_and_likeliest(only, uniforms)
+    assert drawn.tolist() == likeliest.tolist() == [33, 33, 33]

@@ -33,7 +33,7 @@ from unmask.nn.dropout import Dropout
 from unmask.nn.losses import CHUNK_ROWS, linear_cross_entropy
 from unmask.nn.pretrained import PretrainedModel
 from unmask.nn.ragged import Layout
-from unmask.nn.sampling import sample
+from unmask.nn.sampling import sample_and_likeliest
 
 IGNORED_LABEL = -100
 
@@ -325,9 +325,9 @@ class ElectraForMaskedLM(ElectraBackbone):
         """
         drawn, likeliest = [], []
         for rows, numbers in zip(hidden.split(CHUNK_ROWS), uniforms.split(CHUNK_ROWS), strict=True):
-            logits = self.logits(rows)
-            drawn.append(sample(logits, numbers, temperature))
-            likeliest.append(logits.argmax(-1))
+            ids, best = sample_and_likeliest(self.logits(rows), numbers, temperature)
+            drawn.append(ids)
+            likeliest.append(best)
         return torch.cat(drawn), torch.cat(likeliest)
 
     @torch.no_grad()

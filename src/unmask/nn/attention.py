@@ -42,6 +42,12 @@ def attention(
     if trained and not dropout:
         job = Job(query_layout, key_layout, groups, causal, scale)
         return recomputed_attention(query, key, value, bias, job)
+    if query.device.type == "cuda" and not dropout:
+        # Here, since it takes its time to be imported.
+        from unmask.nn import flex
+
+        if flex.available(query):
+            return flex.attend(query, key, value, query_layout, key_layout, bias, causal, scale)
     parts = []
     queries_done = keys_done = 0
     for first, last in groups:

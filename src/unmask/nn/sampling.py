@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from unmask.nn import lines
+from unmask.nn.row_sampling import sample_rows
+
 # Probabilities are counted in units of 2^-40: sums of integers are exact, in whatever order they are added.
 _UNITS = 2.0**40
 
@@ -30,3 +33,10 @@ def sample(logits: Tensor, uniforms: Tensor, temperature: float = 1.0) -> Tensor
     # The clamp is for a uniform that rounds up to 1 when multiplied.
     levels = torch.minimum((uniforms[:, None] * total).long(), total - 1)
     return torch.searchsorted(heights, levels, right=True).squeeze(-1)
+
+
+def sample_and_likeliest(logits: Tensor, uniforms: Tensor, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+    """What `sample` draws, and the likeliest id of each row, the first of several: (rows,) int64 each."""
+    if logits.device.type == "cpu" and lines.available(logits.dtype):
+        return sample_rows(logits, uniforms, temperature)
+    return sample(logits, uniforms, temperature), logits.argmax(-1)
