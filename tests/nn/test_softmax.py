@@ -87,3 +87,48 @@ def test_a_score_that_is_no_number_stays_none() -> None:
     out = attention(q, k, v, Layout.of([4]), Layout.of([4]))
     assert torch.isfinite(out[[0, 2, 3]]).all()
     assert torch.isnan(out[1]).all()
+
+
+def dropped(values: Tensor, lengths: list[int], rate: float) -> tuple[Tensor, list[Tensor]]:
+    """Attention with dropout of its weights; queries and keys are the same for all callers."""
+    torch.manual_seed(1)
+    q, k = (torch.randn(sum(lengths), HEADS, WIDTH, requires_grad=True) for _ in range(2))
+    layout = Layout.of(lengths)
+    torch.manual_seed(2)
+    return attention(q, k, values, layout, layout, scale=0.5, dropout=rate), [q, k]
+
+
+@pytest.mark.parametrize("pieces", [1, 10_000])
+def test_dropout_has_the_gradient_of_its_mask(monkeypatch: pytest.MonkeyPatch, pieces: int) -> None:
+    monkeypatch.setattr(recomputed_attention, "CELLS", pieces)
+    lengths, rate = [20, 31, 7], 0.3
+    # With unit vectors as values the weights themselves come out.
+    units = torch.cat([torch.eye(n, 31) for n in lengths])[:, None].expand(-1, HEADS, -1).contiguous()
+    weights = dropped(units, lengths, rate)[0]
+    kept = weights != 0
+    values = torch.randn(sum(lengths), HEADS, WIDTH, requires_grad=True)
+    out, leaves = dropped(values, lengths, rate)
+    wide = [leaf.detach().double().requires_grad_() for leaf in (*leaves, values)]
+    parts = []
+    for q, k, v, mask in zip(*(x.split(lengths) for x in (*wide, kept)), strict=True):
+        scores = (torch.einsum("qhd,khd->hqk", q, k) * 0.5).softmax(-1)
+        mask = mask.transpose(0, 1)[:, :, : len(k)]
+        parts.append(torch.einsum("hqk,khd->qhd", scores * mask / (1 - rate), v))
+    expected = torch.cat(parts)
+    upstream = torch.randn(out.shape)
+    found = torch.autograd.grad(out, [*leaves, values], upstream)
+    wanted = torch.autograd.grad(expected, wide, upstream.double())
+    for one, other in zip((out, *found), (expected, *wanted), strict=True):
+        assert (one.double() - other).norm() <= 1e-6 * other.norm()
+    share = 1 - kept.sum() / (HEADS * sum(n * n for n in lengths))
+    assert abs(share - rate) < 0.03  # of 4,230 draws
+
+
+def test_a_text_has_the_same_mask_whatever_is_beside_it() -> None:
+    units = torch.eye(20)[:, None].expand(-1, HEADS, -1).contiguous()
+    alone = dropped(units, [20], 0.5)[0]
+    longer = torch.cat([units, torch.zeros(50, HEADS, 20)])
+    beside = dropped(longer, [20, 50], 0.5)[0]
+    assert torch.equal(alone != 0, beside[:20] != 0)
+    # Texts, heads and queries have masks of their own.
+    assert len({tuple(line) for line in (alone != 0).flatten(0, 1).tolist()}) == HEADS * 20

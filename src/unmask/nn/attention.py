@@ -38,9 +38,12 @@ def attention(
         (total_queries, heads, head_width).
     """
     groups = _groups(query_layout.lengths, key_layout.lengths)
-    trained = torch.is_grad_enabled() and query.device.type == "cpu" and lines.available(query.dtype)
-    if trained and not dropout:
-        job = Job(query_layout, key_layout, groups, causal, scale)
+    trained = torch.is_grad_enabled() and any(
+        tensor is not None and tensor.requires_grad for tensor in (query, key, value, bias)
+    )
+    if trained and query.device.type == "cpu" and lines.available(query.dtype):
+        drawn = int(torch.randint(2**63 - 1, ())) if dropout else 0
+        job = Job(query_layout, key_layout, groups, causal, scale, dropout, drawn)
         return recomputed_attention(query, key, value, bias, job)
     if query.device.type == "cuda" and not dropout:
         # Here, since it takes its time to be imported.
@@ -112,18 +115,11 @@ def _groups(queries: tuple[int, ...], keys: tuple[int, ...]) -> list[tuple[int, 
     return [*groups, (first, len(queries))]
 
 
-#: Up to this many keys the plain form is faster on a CPU wherever gradients are needed: the fused kernel's
-#: backward pass costs 1.5 (float32) to 6 times (bfloat16) as much at 60 keys, and breaks even near 256
-#: (PyTorch 2.13, AMD EPYC with AVX-512, two threads).
-PLAIN_KEYS = 256
-
-
 def _rectangle_attention(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, dropout: float
 ) -> Tensor:
     """(batch, heads, queries, width) · (batch, heads, keys, width) → (batch, heads, queries, width)."""
-    short = q.device.type == "cpu" and q.requires_grad and k.shape[2] <= PLAIN_KEYS
-    if short or dropout > 0 or (mask is not None and mask.requires_grad):
+    if dropout > 0 or (mask is not None and mask.requires_grad):
         # The fused kernel gives the bias no gradient and knows no dropout on a CPU.
         return _plain(q, k, v, mask, scale, dropout)
     mask = None if mask is None else mask.to(q.dtype)

@@ -31,6 +31,7 @@ class Job:
         queries, keys: the sequences; sequence i of the queries sees sequence i of the keys.
         groups: [first, last) of the sequences that make a rectangle.
         causal, scale: as of `nn.attention.attention`.
+        rate, key: of the dropout of weights.
     """
 
     queries: Layout
@@ -38,6 +39,8 @@ class Job:
     groups: list[tuple[int, int]]
     causal: bool
     scale: float
+    rate: float
+    key: int
 
     def pieces(self, heads: int) -> Iterator[_Piece]:
         """The groups, cut so that none has more than `CELLS` scores, unless it is a single sequence."""
@@ -53,6 +56,7 @@ class Job:
                     self.keys.part(start, end),
                     slice(int(query_starts[start]), int(query_starts[end])),
                     slice(int(key_starts[start]), int(key_starts[end])),
+                    np.arange(start, end),
                 )
 
     def lines(self, piece: _Piece, bias: Tensor | None) -> Lines:
@@ -62,17 +66,21 @@ class Job:
             self.causal,
             self.scale,
             bias,
+            self.rate,
+            self.key,
+            piece.rows,
         )
 
 
 @dataclass(frozen=True, eq=False)
 class _Piece:
-    """Some sequences: their layouts, and where they lie in the streams."""
+    """Some sequences: their layouts, where they lie in the streams, and their numbers in the batch."""
 
     queries: Layout
     keys: Layout
     of_queries: slice
     of_keys: slice
+    rows: np.ndarray[Any, np.dtype[np.int64]]
 
 
 def recomputed_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, job: Job) -> Tensor:
@@ -101,14 +109,14 @@ class _RecomputedAttention(torch.autograd.Function):
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, job: Job) -> Tensor:
         ctx.save_for_backward(q, k, v, bias)
         ctx.job = job
-        out = torch.empty_like(q, memory_format=torch.contiguous_format)
+        out = q.new_empty(*q.shape[:2], v.shape[2])
         for piece in job.pieces(q.shape[1]):
             weights = torch.matmul(
                 _rectangle(q[piece.of_queries], piece.queries),
                 _rectangle(k[piece.of_keys], piece.keys).transpose(-1, -2),
             )
-            softmax_(weights, job.lines(piece, bias))
-            mixed = torch.matmul(weights, _rectangle(v[piece.of_keys], piece.keys))
+            dropped = softmax_(weights, job.lines(piece, bias))
+            mixed = torch.matmul(dropped, _rectangle(v[piece.of_keys], piece.keys))
             _into(out[piece.of_queries], mixed, piece.queries)
         return out
 
@@ -127,8 +135,8 @@ class _RecomputedAttention(torch.autograd.Function):
             above = _rectangle(upstream[piece.of_queries], piece.queries)
             lines = job.lines(piece, bias)
             weights = torch.matmul(queries, keys.transpose(-1, -2))
-            softmax_(weights, lines)
-            _into(gradients[2][piece.of_keys], torch.matmul(weights.transpose(-1, -2), above), piece.keys)
+            dropped = softmax_(weights, lines)
+            _into(gradients[2][piece.of_keys], torch.matmul(dropped.transpose(-1, -2), above), piece.keys)
             scores = torch.matmul(above, values.transpose(-1, -2))
             softmax_gradient_(weights, scores, lines, of_bias)
             _into(gradients[0][piece.of_queries], torch.matmul(scores, keys), piece.queries)

@@ -15,9 +15,11 @@ import torch
 from numba import carray, njit
 from torch import Tensor
 
+from unmask.nn import dropout as masks
 from unmask.nn import lines as line_forms
 from unmask.nn import threads
 from unmask.nn.compiled import c_function, version_of
+from unmask.nn.dropout import _bits as bits
 from unmask.nn.lines import KINDS, bytes_of, clear, float_bits, narrow, to_float, widen
 from unmask.nn.products import floats
 from unmask.nn.threads import HEADER, member, pointer, share
@@ -45,8 +47,12 @@ from unmask.nn.vectors import exp_behind
     _GRADIENT_QUERY,
     _SCRATCH,
     _SCRATCH_LINE,
-) = range(HEADER, HEADER + 20)
-_SIZE = HEADER + 20
+    _NUMBERS,
+    _KEY,
+    _THRESHOLD,
+    _KEPT,
+) = range(HEADER, HEADER + 24)
+_SIZE = HEADER + 24
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +64,10 @@ class Lines:
         causal: a query sees keys up to its own position.
         scale: of the scores.
         bias: (heads, ≥ queries, ≥ keys) float32, the last dimension dense; None: none.
+        rate: of dropout.
+        key: of the dropout.
+        rows: (texts,) int64, the numbers of the texts in the whole batch; a weight's mask depends on the key, its
+            text's number, head, query and key alone.
     """
 
     query_lengths: np.ndarray[Any, np.dtype[np.int64]]
@@ -65,22 +75,27 @@ class Lines:
     causal: bool
     scale: float
     bias: Tensor | None
+    rate: float
+    key: int
+    rows: np.ndarray[Any, np.dtype[np.int64]]
 
 
-def softmax_(scores: Tensor, lines: Lines) -> None:
-    """Scores become weights, in place.
+def softmax_(scores: Tensor, lines: Lines) -> Tensor:
+    """Scores become weights, in place; what is left of them after dropout is returned, where there is any.
 
     Args:
         scores: (texts, heads, queries, keys) contiguous, before scale and bias.
     """
-    _run(0, scores, scores, lines, None)
+    dropped = torch.empty_like(scores) if lines.rate else scores
+    _run(0, scores, dropped, lines, None)
+    return dropped
 
 
 def softmax_gradient_(weights: Tensor, gradient: Tensor, lines: Lines, bias_gradient: Tensor | None) -> None:
-    """The gradient of the weights becomes that of the products q kᵀ, in place.
+    """The gradient of what `softmax_` returned becomes that of the products q kᵀ, in place.
 
     Args:
-        weights: as `softmax_` left them.
+        weights: as `softmax_` left them, before dropout.
         bias_gradient: like the bias; this is added to it.
     """
     _run(1, gradient, weights, lines, bias_gradient)
@@ -108,6 +123,10 @@ def _run(what: int, first: Tensor, other: Tensor, lines: Lines, bias_gradient: T
         *_address(bias_gradient),
         scratch.data_ptr(),
         line * 4,
+        lines.rows.ctypes.data,
+        lines.key,
+        round(lines.rate * 2**32),
+        float_bits(1.0 / (1.0 - lines.rate)),
     )
     threads.run(_compiled().address, table)
 
@@ -117,10 +136,23 @@ def _address(bias: Tensor | None) -> tuple[int, int, int]:
     return (0, 0, 0) if bias is None else (bias.data_ptr(), bias.stride(0) * 4, bias.stride(1) * 4)
 
 
+@njit
+def _mask(table: Any, text: int, head: int, query: int, x: Any, count: int) -> None:
+    """Zeros where the bits of a place are below the rate; a line's key is made of its number and the dropout's."""
+    row = carray(pointer(table[_NUMBERS] + text * 8), (1,), np.int64)[0]
+    key, threshold = table[_KEY], np.uint32(table[_THRESHOLD])
+    lower, upper = np.uint32((head << 24) + query), np.uint32(row)
+    low = bits(lower, np.uint32(key & 0xFFFFFFFF), upper)
+    high = bits(upper, np.uint32(key >> 32), lower)
+    for i in range(count):
+        x[i] = x[i] if bits(i, low, high) >= threshold else np.float32(0.0)
+
+
 @njit(error_model="numpy")
-def _forward(table: Any, line: int, head: int, query: int, valid: int, scratch: int) -> None:
+def _forward(table: Any, text: int, head: int, query: int, valid: int, scratch: int) -> None:
     kind, keys = table[_KIND], table[_KEYS]
     size = bytes_of(kind)
+    line = (text * table[_HEADS] + head) * table[_QUERIES] + query
     place = table[_SCORES] + line * keys * size
     blocks = (valid + LANES - 1) // LANES
     x = floats(scratch, blocks * LANES)
@@ -137,17 +169,25 @@ def _forward(table: Any, line: int, head: int, query: int, valid: int, scratch: 
     inverse = np.float32(1.0) / total(scratch, blocks)
     narrow(kind, x, place, valid, inverse)
     clear(kind, place + valid * size, keys - valid)
+    if table[_THRESHOLD] != 0:
+        dropped = table[_OTHER] + line * keys * size
+        _mask(table, text, head, query, x, valid)
+        narrow(kind, x, dropped, valid, inverse * to_float(table[_KEPT]))
+        clear(kind, dropped + valid * size, keys - valid)
 
 
 @njit
-def _backward(table: Any, line: int, head: int, query: int, valid: int, scratch: int) -> None:
+def _backward(table: Any, text: int, head: int, query: int, valid: int, scratch: int) -> None:
     kind, keys = table[_KIND], table[_KEYS]
     size = bytes_of(kind)
+    line = (text * table[_HEADS] + head) * table[_QUERIES] + query
     place, blocks = table[_SCORES] + line * keys * size, (valid + LANES - 1) // LANES
     second = scratch + table[_SCRATCH_LINE]
     gradient, weights = floats(scratch, valid), floats(second, blocks * LANES)
     one = np.float32(1.0)
-    widen(kind, place, gradient, valid, one)
+    widen(kind, place, gradient, valid, to_float(table[_KEPT]))
+    if table[_THRESHOLD] != 0:
+        _mask(table, text, head, query, gradient, valid)
     widen(kind, table[_OTHER] + line * keys * size, weights, valid, one)
     for i in range(valid, blocks * LANES):
         weights[i] = np.float32(0.0)
@@ -185,15 +225,17 @@ def _part(table: Any) -> None:
             valid = min(key_lengths[text], query + 1) if table[_CAUSAL] else key_lengths[text]
             if query >= query_lengths[text]:
                 clear(table[_KIND], table[_SCORES] + line * keys * size, keys)
+                if table[_GRADIENT] == 0 and table[_THRESHOLD] != 0:
+                    clear(table[_KIND], table[_OTHER] + line * keys * size, keys)
             elif table[_GRADIENT] == 0:
-                _forward(table, line, head, query, valid, scratch)
+                _forward(table, text, head, query, valid, scratch)
             else:
-                _backward(table, line, head, query, valid, scratch)
+                _backward(table, text, head, query, valid, scratch)
 
 
 @cache
 def _compiled() -> Any:
-    version = version_of(line_forms)
+    version = version_of(line_forms, masks)
 
     def softmax(address: Any) -> None:
         if version >= 0:
