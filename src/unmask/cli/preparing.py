@@ -127,22 +127,22 @@ def _sentinels(recipe: PretrainRecipe) -> int | None:
 def _vocabulary(recipe: PretrainRecipe, data: list[str], out: Path, tokenizer: str | None) -> Vocabulary:
     if tokenizer is not None:
         return _loaded(recipe, tokenizer)
+    kept = out / TOKENIZER
+    if not kept.is_dir():
+        made = _made(recipe, data)
+        with atomic_directory(kept) as temporary:
+            made.save_pretrained(temporary)
+    return _loaded(recipe, kept)
+
+
+def _made(recipe: PretrainRecipe, data: list[str]) -> Vocabulary:
+    """The checkpoint's own, where a run begins with one, else one that is trained."""
     if recipe.start_from is not None:
         return _loaded(recipe, recipe.start_from)
-    trained = out / TOKENIZER
-    if not trained.is_dir():
-        texts = read_texts(data)
-        if recipe.family == "t5":
-            made: Vocabulary = T5Tokenizer.train(
-                texts, recipe.vocab_size, sentinels=_sentinels(recipe) or SENTINELS
-            )
-        else:
-            made = ElectraTokenizer.train(
-                texts, recipe.vocab_size, lowercase=recipe.chosen("lowercase", True)
-            )
-        with atomic_directory(trained) as temporary:
-            made.save_pretrained(temporary)
-    return _loaded(recipe, trained)
+    texts = read_texts(data)
+    if recipe.family == "t5":
+        return T5Tokenizer.train(texts, recipe.vocab_size, sentinels=_sentinels(recipe) or SENTINELS)
+    return ElectraTokenizer.train(texts, recipe.vocab_size, lowercase=recipe.chosen("lowercase", True))
 
 
 def _loaded(recipe: PretrainRecipe, name_or_path: str | Path) -> Vocabulary:
