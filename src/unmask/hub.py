@@ -155,11 +155,15 @@ def read_labels(config: Mapping[str, Any], where: str) -> tuple[str, ...]:
     Transformers' default is two.
 
     Raises:
-        UserError: numbers that do not count from 0.
+        UserError: numbers that do not count from 0, or values of another type.
     """
-    names = config.get("id2label")
+    names, count = config.get("id2label"), config.get("num_labels", 2)
     if names is None:
-        return tuple(f"LABEL_{number}" for number in range(config.get("num_labels", 2)))
+        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+            raise UserError(f"{where}: num_labels is {count!r}, not a whole number, at least 1")
+        return tuple(f"LABEL_{number}" for number in range(count))
+    if not isinstance(names, Mapping):
+        raise UserError(f"{where}: id2label is {names!r}, not an object of numbers and names")
     numbered = {str(number): str(label) for number, label in names.items()}
     if set(numbered) != {str(number) for number in range(len(numbered))}:
         raise UserError(f"{where}: id2label has the keys {sorted(numbered)}, they must count from 0")
@@ -223,8 +227,10 @@ def _read_legacy(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # bytes that are no pickle make the reader fail in any way at all
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{path} cannot be read: {reason}") from None
-    if not isinstance(weights, dict) or not all(torch.is_tensor(value) for value in weights.values()):
-        raise UserError(f"{path} is no dictionary of tensors")
+    if not isinstance(weights, dict) or not all(
+        isinstance(name, str) and torch.is_tensor(value) for name, value in weights.items()
+    ):
+        raise UserError(f"{path} is no dictionary of names and tensors")
     return dict(weights)
 
 

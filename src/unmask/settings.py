@@ -59,6 +59,17 @@ def from_table(kind: type[T], table: Mapping[str, Any], where: str) -> T:
         raise UserError(f"{where}: {error}") from None
 
 
+def check_types(instance: Any) -> None:
+    """Raises:
+    UserError: a field of a dataclass holds a value that is not of its type.
+    """
+    types_of = get_type_hints(type(instance))
+    for field in dataclasses.fields(instance):
+        value = getattr(instance, field.name)
+        if not _fits(value, types_of[field.name]):
+            raise UserError(f"{field.name} is {value!r}, it must be {_describe(types_of[field.name])}")
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """`; did you mean 'x'?`, or the list of what is known, to end an error line with."""
     names = list(known)

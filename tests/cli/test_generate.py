@@ -120,6 +120,35 @@ def test_a_directory_is_answered_file_by_file(
     assert f"{out / 'a.txt'} is there already" in refused("generate", *command)
 
 
+def test_results_inside_of_the_inputs_are_no_inputs(
+    t5: Path, ran: Ran, refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "a.txt").write_text("abak\nbdel\n")
+    monkeypatch.chdir(folder)
+    command = [t5, ".", "--out", "answers", "--max-new-tokens", 3]
+    ran(*command)
+    before = (folder / "answers" / "a.txt").read_text()
+    (folder / "answers" / "a.txt").unlink()
+    (folder / "answers" / "other.txt").write_text("cfim\n")
+    ran(*command)
+    assert (folder / "answers" / "a.txt").read_text() == before
+    assert sorted(path.name for path in (folder / "answers").iterdir()) == ["a.txt", "job.json", "other.txt"]
+    assert "is an input: give another --out" in refused("generate", t5, folder, "--out", folder)
+
+
+def test_results_never_take_the_place_of_an_input(t5: Path, refused: Refused, tmp_path: Path) -> None:
+    source = tmp_path / "in" / "a.txt"
+    source.parent.mkdir()
+    source.write_text("abak\nbdel\n")
+    (tmp_path / "link.txt").symlink_to(source)
+    for given in (source, source.parent, tmp_path / "link.txt"):
+        for out in (source, tmp_path / "link.txt"):
+            assert "is an input: give another --out" in refused("generate", t5, given, "--out", out)
+    assert source.read_text() == "abak\nbdel\n"
+
+
 def test_n_best_with_scores(t5: Path, ran: Ran) -> None:
     flags = ["--num-beams", 4, "--num-return-sequences", 3, "--max-new-tokens", 5, "--scores"]
     expected = load_writer(str(t5), num_beams=4, num_return_sequences=3, max_new_tokens=5).write(["abak"])[0]
@@ -323,6 +352,9 @@ def test_constraints_that_cannot_be_met(t5: Path, refused: Refused, tmp_path: Pa
     assert "only 2 may be written: raise max_new_tokens" in line
     (tmp_path / "labels.txt").write_text("\n")
     assert "at least one choice" in refused(*command, "--choices", tmp_path / "labels.txt")
+    (tmp_path / "labels").write_text("abak\n")
+    for place in (tmp_path / "labels", tmp_path):
+        assert f"{place} is of an unknown kind" in refused(*command, "--choices", place)
     pytest.importorskip("llguidance")
     assert "no result could meet the constraint" in refused(*command, "--regex", "[a-z]{90}")
     line = refused(*command, "--regex", "(")
@@ -424,3 +456,4 @@ def test_electra_has_other_options(models: dict[str, Path], refused: Refused) ->
     assert "ELECTRA has no option num_beams" in refused(*command, "--num-beams", 4)
     assert "prefix is an option of T5" in refused(*command, "--prefix", "x")
     assert "ELECTRA cannot stream" in refused(*command, "--stream")
+    assert "batch_tokens=0 must be at least 1" in refused(*command, "--batch-tokens", 0)

@@ -228,6 +228,18 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "single-ids": ({"input_ids": [5, 6]}, r"one list for each text, \[input_ids\]"),
     "floats": ({"input_ids": PADDED.float()}, "input_ids is of torch.float32, .* give torch.int64"),
     "list-of-floats": ({"input_ids": [[5.0, 6.0]]}, "input_ids is of torch.float32"),
+    "texts": (
+        {"input_ids": ["a text", "another"]},
+        "input_ids holds something else than numbers: .* encode_batch",
+    ),
+    "a-text": ({"input_ids": "a text"}, "input_ids holds something else than numbers"),
+    "holes": ({"input_ids": [[5, None]]}, "input_ids holds something else than numbers"),
+    "nothing": ({"input_ids": None}, "input_ids is a NoneType: give a tensor"),
+    "mask-list": ({"input_ids": PADDED, "attention_mask": [[1]]}, "attention_mask is a list: give a tensor"),
+    "half-segments": (
+        {"input_ids": [[5, 6]], "token_type_ids": [[0, 0.5]]},
+        "token_type_ids is of torch.float32",
+    ),
     "no-texts": ({"input_ids": PADDED[:0]}, r"input_ids is empty, \(0, 3\)"),
     "empty-list": ({"input_ids": []}, "input_ids is empty: give at least one text"),
     "empty-row": ({"input_ids": [[5], []]}, "input_ids has no token in row 1"),
@@ -257,6 +269,13 @@ def test_labels_that_do_not_fit() -> None:
         model([[5, 6], [7]], labels=[[0, 1], [0, 1]])
     with pytest.raises(UserError, match="labels has the shape"):
         model(torch.full((2, 3), 5), labels=torch.zeros(2, 4))
+    classifier = ElectraForTokenClassification(CONFIG)
+    with pytest.raises(UserError, match=r"labels holds 2, the model knows 0 to 1 \(classes\)"):
+        classifier([[5, 6], [7]], labels=[[0, 2], [1]])
+    with pytest.raises(UserError, match="labels holds 40"):
+        ElectraForMaskedLM(CONFIG)([[5, 6], [7]], labels=[[0, 40], [1]])
+    with pytest.raises(UserError, match="not one for each of 2 outputs"):
+        ElectraForSequenceClassification(CONFIG)([[5, 6], [7]], labels=[0])
 
 
 def test_first_weights() -> None:

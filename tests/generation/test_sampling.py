@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -89,6 +90,14 @@ def test_samples_of_one_input_differ_and_are_the_same_again(pair: Any) -> None:
     assert all(len({tuple(row) for row in group.tolist()}) > 1 for group in found.view(3, 6, -1))
     first = trimmed(found.view(3, 6, -1)[:, 0])
     assert first == trimmed(ours.generate(ids, mask, seed=5, **OPTIONS)), "fewer samples change the first"
+
+
+def test_a_seed_is_any_whole_number(pair: Any) -> None:
+    ours, _ = pair(1)
+    ids, mask = padded_batch(2, rows=3)
+    found = ours.generate(ids, mask, seed=5, **OPTIONS)
+    for seed in (np.int64(5), np.full(3, 5), torch.full((3,), 5), [5, 5, 5]):
+        assert torch.equal(ours.generate(ids, mask, seed=seed, **OPTIONS), found)
 
 
 def test_without_a_seed_torchs_generator_decides(pair: Any) -> None:

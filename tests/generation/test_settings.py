@@ -32,6 +32,10 @@ from unmask.generation.settings import GenerationSettings
         ({"top_k": -1, "do_sample": True}, "top_k=-1"),
         ({"length_penalty": 2.0}, "does nothing without num_beams"),
         ({"num_beams": 2, "early_stopping": "always"}, "early_stopping='always'"),
+        ({"num_beams": 2, "early_stopping": 1}, "early_stopping=1 must be True, False or 'never'"),
+        ({"do_sample": True, "seed": "7"}, "seed='7' must be a whole number, or one for each input"),
+        ({"do_sample": True, "seed": 7.0}, "seed=7.0 must be a whole number"),
+        ({"do_sample": True, "seed": [7, 0.5]}, "must be a whole number"),
         ({"repetition_penalty": 0.0}, "repetition_penalty=0.0"),
         ({"no_repeat_ngram_size": -1}, "no_repeat_ngram_size=-1"),
         ({"min_new_tokens": -1}, "min_new_tokens=-1"),
@@ -94,6 +98,8 @@ def test_greedy_leaves_the_files_sampling_aside() -> None:
 def test_an_error_that_the_file_causes_names_it() -> None:
     with pytest.raises(UserError, match=r"generation_config.json says num_beams=0"):
         GenerationSettings.resolve({}, {"num_beams": 0})
+    with pytest.raises(UserError, match=r"generation_config.json: min_length='9' must be a whole number"):
+        GenerationSettings.resolve({}, {"min_length": "9"})
 
 
 def test_prefixes_of_a_wrong_shape_are_refused() -> None:

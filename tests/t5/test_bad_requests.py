@@ -47,6 +47,7 @@ SOURCES: dict[str, tuple[Any, Any, str]] = {
     "no-texts": (IDS[:0], MASK[:0], r"input_ids is empty, \(0, 3\)"),
     "no-tokens": (IDS[:, :0], MASK[:, :0], r"input_ids is empty, \(2, 0\)"),
     "masked-row": (IDS, torch.tensor([[1, 1, 1], [0, 0, 0]]), "no token in row 1: leave that text out"),
+    "mask-list": (IDS, MASK.tolist(), "attention_mask is a list: give a tensor"),
     "gap": (IDS, torch.tensor([[1, 0, 1], [1, 1, 0]]), "gap .* pad on the left or the right only"),
     "mask-shape": (IDS, MASK[:, :2], r"attention_mask has the shape \(2, 2\), input_ids \(2, 3\)"),
     "negative": (torch.tensor([[5, -7, 1], [7, 6, 1]]), None, r"input_ids holds -7, .* 0 to 19"),
@@ -98,6 +99,38 @@ def test_targets_of_forward(target: str) -> None:
     options, message = TARGETS[target]
     with pytest.raises(UserError, match=message):
         WHOLE(IDS, MASK, **options)
+
+
+SEQUENCES = T5ForSequenceClassification(CONFIG).eval()
+
+
+@pytest.mark.parametrize(
+    ("model", "labels", "message"),
+    [
+        (SEQUENCES, [0, 2], r"labels holds 2, the model knows 0 to 1 \(classes\)$"),
+        (SEQUENCES, [0, -1], "labels holds -1"),
+        (SEQUENCES, [0], r"labels has the shape \(1,\), not one for each of 2 outputs"),
+        (SEQUENCES, [[0.0, 1.0]], r"labels has the shape \(1, 2\), not one for each of 4 outputs"),
+        (T5ForTokenClassification(CONFIG).eval(), [[0, 1, 2], [0, 1, -100]], "labels holds 2"),
+        (T5ForTokenClassification(CONFIG).eval(), [[0, 1], [0, 1]], "not one for each of 6 outputs"),
+        (T5ForTokenClassification(CONFIG).eval(), [[0.0] * 3] * 2, "labels is of torch.float32"),
+    ],
+)
+def test_labels_of_classifiers(model: Any, labels: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        model(IDS, MASK, torch.tensor(labels))
+
+
+def test_a_number_for_each_text_is_not_spread_over_several() -> None:
+    model = T5ForSequenceClassification(T5Config(**SIZES, labels=("how much",))).eval()
+    with pytest.raises(UserError, match="not one for each of 2 outputs"):
+        model(IDS, MASK, torch.tensor([0.5]))
+
+
+def test_positions_of_another_number_of_texts() -> None:
+    model = T5ForQuestionAnswering(CONFIG).eval()
+    with pytest.raises(UserError, match=r"end_positions has the shape \(1,\), not one for each of 2 outputs"):
+        model(IDS, MASK, torch.tensor([0, 0]), torch.tensor([1]))
 
 
 def test_labels_that_are_all_ignored_are_allowed() -> None:

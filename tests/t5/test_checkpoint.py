@@ -243,9 +243,10 @@ def test_a_damaged_pickle_is_named(content: bytes, directory: Path) -> None:
 
 def test_a_pickle_of_something_else_is_named(directory: Path) -> None:
     no_weights(directory)
-    torch.save([torch.zeros(1)], directory / "pytorch_model.bin")
-    with pytest.raises(UserError, match="no dictionary of tensors"):
-        T5ForConditionalGeneration.from_pretrained(directory)
+    for content in ([torch.zeros(1)], {"state_dict": {}}, {1: torch.zeros(1)}):
+        torch.save(content, directory / "pytorch_model.bin")
+        with pytest.raises(UserError, match="no dictionary of names and tensors"):
+            T5ForConditionalGeneration.from_pretrained(directory)
 
 
 def test_shards(reference: Reference, tmp_path: Path) -> None:
@@ -274,6 +275,10 @@ def missing_tensor(directory: Path) -> None:
 
 def wrong_shape(directory: Path) -> None:
     rewrite(directory, lambda weights: weights.update({"shared.weight": torch.zeros(9, 32)}))
+
+
+def whole_numbers(directory: Path) -> None:
+    rewrite(directory, lambda weights: weights.update({"shared.weight": weights["shared.weight"].long()}))
 
 
 def truncated(directory: Path) -> None:
@@ -313,6 +318,22 @@ def text_for_a_number(directory: Path) -> None:
     rewrite_config(directory, d_model="32")
 
 
+def a_switch_for_a_number(directory: Path) -> None:
+    rewrite_config(directory, num_layers=True)
+
+
+def no_decoder_layers(directory: Path) -> None:
+    rewrite_config(directory, num_decoder_layers=0)
+
+
+def labels_in_a_list(directory: Path) -> None:
+    rewrite_config(directory, id2label=["a", "b"])
+
+
+def text_for_a_number_of_labels(directory: Path) -> None:
+    rewrite_config(directory, num_labels="two")
+
+
 def a_shard_outside(directory: Path) -> None:
     no_weights(directory)
     index = {"weight_map": {"shared.weight": "../elsewhere.safetensors"}}
@@ -346,6 +367,7 @@ def no_weight_map(directory: Path) -> None:
     [
         (missing_tensor, "decoder.block.1.layer.1.EncDecAttention.k.weight"),
         (wrong_shape, r"shared.weight.*\(9, 32\).*\(61, 32\)"),
+        (whole_numbers, "shared.weight' is of torch.int64, not of floating point"),
         (truncated, "model.safetensors"),
         (not_safetensors, "model.safetensors"),
         (no_weights, "model.safetensors"),
@@ -354,7 +376,11 @@ def no_weight_map(directory: Path) -> None:
         (no_config, "config.json"),
         (another_family, "bert"),
         (unknown_feed_forward, "swish-squared"),
-        (text_for_a_number, "d_model"),
+        (text_for_a_number, "d_model is '32', it must be int"),
+        (a_switch_for_a_number, "num_layers is True, it must be int"),
+        (no_decoder_layers, "num_decoder_layers is 0, it must be at least 1"),
+        (labels_in_a_list, "id2label is .*, not an object"),
+        (text_for_a_number_of_labels, "num_labels is 'two', not a whole number"),
         (a_shard_outside, "outside"),
         (a_shard_that_is_missing, "model-00001-of-00002.safetensors"),
         (a_shard_that_is_a_number, "3"),
@@ -370,7 +396,7 @@ def test_damage_is_named_in_one_line(damage: Callable[[Path], None], named: str,
     assert str(directory) in str(caught.value)
 
 
-@pytest.mark.parametrize("dtype", ["int4", "double"])
-def test_an_unknown_type_is_named(dtype: str, directory: Path) -> None:
-    with pytest.raises(UserError, match=dtype):
+@pytest.mark.parametrize("dtype", ["int4", "double", torch.int32, torch.float8_e4m3fn, 5], ids=str)
+def test_an_unknown_type_is_named(dtype: Any, directory: Path) -> None:
+    with pytest.raises(UserError, match=f"dtype .*{dtype}.* is not one of float32, "):
         T5ForConditionalGeneration.from_pretrained(directory, dtype=dtype)

@@ -146,6 +146,24 @@ def test_a_new_job_replaces_old_results_at_its_end_alone(tmp_path: Path) -> None
     assert out.read_text().splitlines() == shouted(["a"] * 9, 0)
 
 
+def test_a_second_process_does_not_write_into_the_same_file(tmp_path: Path) -> None:
+    out, texts = tmp_path / "out.txt", GivenTexts(["a"] * 9)
+    first = True
+
+    def meanwhile(some: Sequence[str], number: int) -> list[str]:
+        nonlocal first
+        if first:
+            first = False
+            with pytest.raises(UserError, match=r"another process is at work on .*out\.txt"):
+                job().to_file(texts, out)
+        return shouted(some, number)
+
+    job(meanwhile).to_file(texts, out)
+    assert not first
+    assert out.read_text().splitlines() == shouted(texts.texts, 0)
+    assert [path.name for path in tmp_path.iterdir()] == ["out.txt"]
+
+
 def test_standard_input_is_read_once_and_begun_anew(tmp_path: Path) -> None:
     out = tmp_path / "out.txt"
 

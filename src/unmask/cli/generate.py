@@ -87,7 +87,7 @@ def generate(
     from unmask.tasks.generation import LineWriter
     from unmask.tasks.writing import job_settings, load_writer
 
-    source = _source(inputs, text, column)
+    source = _source(inputs, text, column, out)
     place = _place(out, format, source)
     options = _options(decoding, rounds=rounds, revisions=revisions, candidates=candidates, block=block)
     if stream:
@@ -100,16 +100,19 @@ def generate(
         _print_as_written(writer, next(iter(source)))
         return
     lines = LineWriter(writer, place.format, constrained=writing.is_constrained)
-    settings = {
-        "engine": engine,
-        "format": place.format,
-        "dtype": dtype or "default",
-        "window": window,
-        "options": options,
-    }
+    settings: dict[str, Any] = {}
+    if out is not None:
+        settings = {
+            "engine": engine,
+            "format": place.format,
+            "dtype": dtype or "default",
+            "window": window,
+            "options": options,
+            **job_settings(model, writing),
+        }
     job = Bulk(
         answer=lines,
-        settings=settings | job_settings(model, writing),
+        settings=settings,
         lines_each=lines.lines_each,
         window=WINDOW if window is None else window,
         label="generate",
@@ -133,12 +136,14 @@ def _keep_few_kernels() -> None:
         os.environ.setdefault(name, "16")
 
 
-def _source(inputs: list[Path] | None, text: list[str] | None, column: str | None) -> GivenTexts | TextFiles:
+def _source(
+    inputs: list[Path] | None, text: list[str] | None, column: str | None, out: Path | None
+) -> GivenTexts | TextFiles:
     if (not inputs) == (not text):
         raise UserError("give inputs (files, directories or -), or texts with --text: one of the two")
     if text:
         return GivenTexts(text)
-    return TextFiles(find_texts(inputs or [], column))
+    return TextFiles(find_texts(inputs or [], column, results=out))
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,8 @@ def predict(
 
     chosen = find_task(task, data)
     columns = input_columns(chosen)
-    files = [RowFile(file.path, relative=file.relative, columns=columns) for file in find_texts(inputs)]
+    found = find_texts(inputs, results=out)
+    files = [RowFile(file.path, relative=file.relative, columns=columns) for file in found]
     source = TextFiles(files)
     kind = "txt" if out is None or out.suffix == ".txt" else "jsonl"
     if out is not None and out.suffix not in ("", ".txt", ".jsonl"):

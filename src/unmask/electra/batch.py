@@ -51,6 +51,7 @@ class Batch:
         if token_type_ids is None:
             return batch
         types = batch.select(token_type_ids, "token_type_ids")
+        check_batch("token_type_ids", types[None])
         check_range("token_type_ids", types, config.type_vocab_size, "type_vocab_size")
         return Batch(packed, types)
 
@@ -68,7 +69,7 @@ class Batch:
             raise UserError(
                 f"{name} has rows of {lengths}, input_ids of {packed.layout.lengths}: they must be the same"
             )
-        return torch.tensor(list(chain.from_iterable(values)), device=packed.ids.device)
+        return _numbers(name, values, packed.ids.device)
 
 
 def check_length(length: int, positions: int) -> None:
@@ -89,6 +90,10 @@ def _pack(input_ids: Rows, attention_mask: Tensor | None, device: torch.device) 
         return remove_padding(input_ids, attention_mask)
     if attention_mask is not None:
         raise UserError("lists of ids have no padding: leave attention_mask out")
+    if not hasattr(input_ids, "__len__"):
+        raise UserError(
+            f"input_ids is a {type(input_ids).__name__}: give a tensor (batch, length) or a list of lists of ids"
+        )
     if not len(input_ids):
         raise UserError("input_ids is empty: give at least one text")
     if not all(hasattr(row, "__len__") for row in input_ids):
@@ -96,7 +101,18 @@ def _pack(input_ids: Rows, attention_mask: Tensor | None, device: torch.device) 
     lengths = [len(row) for row in input_ids]
     if 0 in lengths:
         raise UserError(f"input_ids has no token in row {lengths.index(0)}: leave that text out")
-    ids = torch.tensor(list(chain.from_iterable(input_ids)), device=device)
+    ids = _numbers("input_ids", input_ids, device)
     check_batch("input_ids", ids[None])
     layout = Layout.of(lengths, device)
     return PackedInput(ids, layout, layout.positions, layout.cells, (layout.batch, layout.longest))
+
+
+def _numbers(name: str, rows: Sequence[Sequence[int]], device: torch.device) -> Tensor:
+    """Lists of numbers laid end to end."""
+    try:
+        return torch.tensor(list(chain.from_iterable(rows)), device=device)
+    except (TypeError, ValueError, RuntimeError):
+        raise UserError(
+            f"{name} holds something else than numbers: give a list of them for each text, as a tokenizer's "
+            "encode_batch makes"
+        ) from None

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from unmask import hub
 from unmask.errors import UserError
+from unmask.settings import check_types
 
 #: Activations: name on disk → the form that the model file knows. "gelu" is the exact one, by erf.
 ACTIVATIONS = {
@@ -79,6 +80,8 @@ class ElectraConfig:
     summary_last_dropout: float = 0.1
 
     def __post_init__(self) -> None:
+        check_types(self)
+        object.__setattr__(self, "labels", tuple(self.labels))
         for field in fields(self):
             value = getattr(self, field.name)
             if field.type == "int" and field.name != "pad_token_id" and value < 1:
@@ -97,7 +100,6 @@ class ElectraConfig:
                 f"classification_head {self.classification_head!r} is not one of "
                 f"{', '.join(CLASSIFICATION_HEADS)}"
             )
-        object.__setattr__(self, "labels", tuple(self.labels))
         if not self.labels or len(set(self.labels)) < len(self.labels):
             raise UserError(f"labels {list(self.labels)} must be at least one name, none of them twice")
 
@@ -138,8 +140,6 @@ class ElectraConfig:
             return cls(**known)
         except UserError as error:
             raise UserError(f"{where}: {error}") from None
-        except TypeError as error:
-            raise UserError(f"{where}: a value has the wrong type: {error}") from None
 
     def to_hub(self) -> dict[str, Any]:
         """What config.json holds, as Transformers reads it."""

@@ -21,6 +21,7 @@ from unmask.electra.config import ElectraConfig
 from unmask.electra.model import ElectraBackbone, ElectraOutput, cross_entropy
 from unmask.errors import UserError
 from unmask.nn.dropout import Dropout
+from unmask.nn.ids import check_labels
 from unmask.nn.losses import classification_loss, span_loss
 from unmask.nn.ragged import Layout
 
@@ -355,7 +356,8 @@ class ElectraForMultipleChoice(ElectraBackbone):
         logits = self.by_example(self.choice_head(self.encode_first(batch)), counts)
         loss = None
         if labels is not None:
-            loss = F.cross_entropy(logits.float(), torch.as_tensor(labels, device=logits.device))
+            given = check_labels(torch.as_tensor(labels, device=logits.device), logits)
+            loss = F.cross_entropy(logits.float(), given)
         return ElectraOutput(logits, loss)
 
 

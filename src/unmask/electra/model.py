@@ -30,6 +30,7 @@ from unmask.errors import UserError
 from unmask.nn.activation import activated
 from unmask.nn.attention import attention
 from unmask.nn.dropout import Dropout
+from unmask.nn.ids import check_labels
 from unmask.nn.losses import CHUNK_ROWS, linear_cross_entropy
 from unmask.nn.pretrained import PretrainedModel
 from unmask.nn.ragged import Layout
@@ -398,4 +399,5 @@ class ElectraForPreTraining(ElectraBackbone):
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    return F.cross_entropy(logits.float(), labels, ignore_index=IGNORED_LABEL)
+    known = check_labels(labels, logits, ignored=IGNORED_LABEL)
+    return F.cross_entropy(logits.float(), known, ignore_index=IGNORED_LABEL)

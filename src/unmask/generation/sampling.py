@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from operator import index
 
 import torch
 from torch import Tensor
@@ -76,9 +77,9 @@ class Sampler:
 def _seeds(seed: int | Sequence[int] | None, inputs: int) -> list[int]:
     if seed is None:
         return torch.randint(2**63 - 1, (inputs,)).tolist()
-    if isinstance(seed, int):
-        return [seed] * inputs
-    seeds = [int(one) for one in seed]
+    if not isinstance(seed, Iterable):
+        return [index(seed)] * inputs
+    seeds = [index(one) for one in seed]
     if len(seeds) != inputs:
         raise UserError(
             f"seed names {len(seeds)} seeds for {inputs} inputs: give one for each, or one number"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
+from operator import index
 from typing import Any, Literal, Self
 
 from unmask.errors import UserError
@@ -97,8 +98,9 @@ class GenerationSettings:
         if not 0 <= _number("min_p", self.min_p) <= 1:
             raise UserError(f"min_p={self.min_p} must lie between 0 and 1")
         _number("length_penalty", self.length_penalty)
-        if self.early_stopping not in (True, False, "never"):
+        if not isinstance(self.early_stopping, bool) and self.early_stopping != "never":
             raise UserError(f"early_stopping={self.early_stopping!r} must be True, False or 'never'")
+        _check_seed(self.seed)
         for name in ("do_sample", "speculate"):
             if not isinstance(getattr(self, name), bool):
                 raise UserError(f"{name}={getattr(self, name)!r} must be True or False")
@@ -189,6 +191,14 @@ def _number(name: str, value: Any) -> float:
     return value
 
 
+def _check_seed(seed: Any) -> None:
+    try:
+        for one in seed if isinstance(seed, Iterable) else () if seed is None else (seed,):
+            index(one)
+    except TypeError:
+        raise UserError(f"seed={seed!r} must be a whole number, or one for each input") from None
+
+
 def _fitting(defaults: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """What of generation_config.json applies beside these options."""
     filled = {
@@ -201,8 +211,11 @@ def _fitting(defaults: Mapping[str, Any], options: Mapping[str, Any]) -> dict[st
     if "max_new_tokens" in filled and "max_length" in options:
         del filled["max_new_tokens"]
     # Transformers' min_length counts the start token.
-    if (defaults.get("min_length") or 0) > 1 and not {"min_new_tokens"} & (filled.keys() | options.keys()):
-        filled["min_new_tokens"] = defaults["min_length"] - 1
+    least = defaults.get("min_length") or 0
+    if not isinstance(least, int):
+        raise UserError(f"generation_config.json: min_length={least!r} must be a whole number")
+    if least > 1 and not {"min_new_tokens"} & (filled.keys() | options.keys()):
+        filled["min_new_tokens"] = least - 1
     if options.get("speculate"):
         _drop(filled, ("do_sample", "num_beams"))
     if options.get("num_beams", 1) > 1:

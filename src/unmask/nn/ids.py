@@ -1,4 +1,4 @@
-"""Token ids as a caller gives them, checked before they reach a table: an index error there names nothing."""
+"""Ids and labels as a caller gives them, checked before they reach a table: an index error there names nothing."""
 
 from __future__ import annotations
 
@@ -49,3 +49,31 @@ def check_range(name: str, values: Tensor, size: int, limit: str = "vocab_size")
         raise UserError(
             f"{name} holds {low if low < 0 else high}, the model knows 0 to {size - 1} ({limit}){cause}"
         )
+
+
+def check_labels(labels: Tensor, logits: Tensor, ignored: int = -100) -> Tensor:
+    """Labels that name classes, as (rows,) int64.
+
+    Args:
+        labels: as many as there are rows, whole numbers below `classes`, or `ignored`.
+        logits: (rows, classes).
+
+    Raises:
+        UserError: anything else.
+    """
+    if labels.dtype not in _WHOLE:
+        raise UserError(f"labels is of {labels.dtype}, classes are whole numbers: give torch.int64")
+    rows, classes = logits.shape
+    check_count("labels", labels, rows)
+    known = labels[labels != ignored]
+    if known.numel():
+        check_range("labels", known, classes, "classes")
+    return labels.flatten().long()
+
+
+def check_count(name: str, values: Tensor, wanted: int) -> None:
+    """Raises:
+    UserError: another number of values than is wanted.
+    """
+    if values.numel() != wanted:
+        raise UserError(f"{name} has the shape {tuple(values.shape)}, not one for each of {wanted} outputs")

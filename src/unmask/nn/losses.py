@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from unmask.nn import lines
 from unmask.nn.cross_entropy import cross_entropy_
+from unmask.nn.ids import check_count, check_labels
 
 # Rows of float32 logits held at a time: 256 × 32,128 are 33 MB.
 CHUNK_ROWS = 256
@@ -88,6 +89,9 @@ def classification_loss(logits: Tensor, labels: Tensor, problem_type: str | None
             (batch, outputs) of 0 and 1 where several can hold.
         problem_type: "regression", "single_label_classification" or "multi_label_classification"; None:
             one output means regression, integers mean classes, anything else several labels.
+
+    Raises:
+        UserError: labels of no class, or of another number of texts.
     """
     logits = logits.float()
     kind = problem_type
@@ -95,10 +99,11 @@ def classification_loss(logits: Tensor, labels: Tensor, problem_type: str | None
         classes = not labels.is_floating_point()
         kind = "single_label_classification" if classes else "multi_label_classification"
         kind = "regression" if logits.shape[1] == 1 else kind
+    if kind == "single_label_classification":
+        return F.cross_entropy(logits, check_labels(labels, logits))
+    check_count("labels", labels, logits.numel())
     if kind == "regression":
         return F.mse_loss(logits.flatten(), labels.float().flatten())
-    if kind == "single_label_classification":
-        return F.cross_entropy(logits, labels.flatten())
     return F.binary_cross_entropy_with_logits(logits, labels.float())
 
 
@@ -109,7 +114,12 @@ def span_loss(start: Tensor, end: Tensor, seen: Tensor, starts: Tensor, ends: Te
         start, end: (batch, width) logits.
         seen: (batch, width), nonzero on tokens.
         starts, ends: (batch,) int64 columns; one that is not on a token does not count.
+
+    Raises:
+        UserError: positions of another number of texts.
     """
+    check_count("start_positions", starts, start.shape[0])
+    check_count("end_positions", ends, end.shape[0])
     return (_position_loss(start, seen, starts) + _position_loss(end, seen, ends)) / 2
 
 

@@ -236,6 +236,10 @@ class PretrainedModel(nn.Module):
                     f"{where}: tensor {self.hub_name(name)!r} is {tuple(found.shape)}, "
                     f"but config.json asks for {tuple(tensor.shape)}"
                 )
+            elif tensor.is_floating_point() and not found.is_floating_point():
+                raise UserError(
+                    f"{where}: tensor {self.hub_name(name)!r} is of {found.dtype}, not of floating point"
+                )
             else:
                 state[name] = found.to(tensor.dtype) if found.is_floating_point() else found
         fresh = [name for name in missing if self.is_head(name)]
@@ -335,10 +339,10 @@ def parse_dtype(dtype: str | torch.dtype) -> torch.dtype:
     """The torch dtype of a name.
 
     Raises:
-        UserError: an unknown name; the message lists the known ones.
+        UserError: an unknown name, or a type that no model has; the message lists the known ones.
     """
-    if isinstance(dtype, torch.dtype):
+    if isinstance(dtype, torch.dtype) and dtype in (*DTYPES.values(), torch.float64):
         return dtype
-    if dtype not in DTYPES:
+    if not isinstance(dtype, str) or dtype not in DTYPES:
         raise UserError(f"dtype {dtype!r} is not one of {', '.join((*DTYPES, INT8))}")
     return DTYPES[dtype]

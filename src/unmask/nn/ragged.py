@@ -212,6 +212,10 @@ def remove_padding(input_ids: Tensor, attention_mask: Tensor | None) -> PackedIn
     batch, width = input_ids.shape
     if attention_mask is None:
         attention_mask = torch.ones_like(input_ids)
+    if not isinstance(attention_mask, Tensor):
+        raise UserError(
+            f"attention_mask is a {type(attention_mask).__name__}: give a tensor, as input_ids is"
+        )
     if attention_mask.shape != input_ids.shape:
         raise UserError(
             f"attention_mask has the shape {tuple(attention_mask.shape)}, input_ids {tuple(input_ids.shape)}: "

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from unmask import hub
 from unmask.errors import UserError
+from unmask.settings import check_types
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,17 @@ FEED_FORWARDS = {
     "gated-silu": ("silu", True),
 }
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
-_TYPES: dict[str, type | tuple[type, ...]] = {"int": int, "float": (int, float), "bool": bool, "str": str}
+#: Fields that are numbers of something.
+_COUNTS = (
+    "vocab_size",
+    "d_model",
+    "d_kv",
+    "d_ff",
+    "num_layers",
+    "num_decoder_layers",
+    "num_heads",
+    "relative_attention_num_buckets",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,27 +105,24 @@ class T5Config:
     problem_type: str | None = None
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value, kind = getattr(self, field.name), _TYPES.get(field.type.removesuffix(" | None"))
-            if kind is not None and value is not None and not isinstance(value, kind):
-                raise UserError(f"{field.name} is {value!r}, not of type {field.type}")
+        check_types(self)
+        object.__setattr__(self, "labels", tuple(self.labels))
         if self.model_type not in KINDS:
             raise UserError(f"model type {self.model_type!r} is not one of {', '.join(KINDS)}")
         if self.feed_forward_proj not in FEED_FORWARDS:
             raise UserError(
                 f"feed_forward_proj {self.feed_forward_proj!r} is not one of {', '.join(FEED_FORWARDS)}"
             )
-        for name in ("vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_heads"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} is {getattr(self, name)}, it must be at least 1")
         if self.num_decoder_layers is None:
             object.__setattr__(self, "num_decoder_layers", self.num_layers)
+        for name in _COUNTS:
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} is {getattr(self, name)}, it must be at least 1")
         if self.scale_decoder_outputs is None:
             scaled = self.tie_word_embeddings and self.kind.scaled_where_tied
             object.__setattr__(self, "scale_decoder_outputs", scaled)
         if self.problem_type not in (None, *PROBLEM_TYPES):
             raise UserError(f"problem_type {self.problem_type!r} is not one of {', '.join(PROBLEM_TYPES)}")
-        object.__setattr__(self, "labels", tuple(self.labels))
         if not self.labels or len(set(self.labels)) < len(self.labels):
             raise UserError(f"labels {list(self.labels)} must be at least one name, none of them twice")
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from unmask.errors import UserError
 from unmask.nn.dropout import Dropout
+from unmask.nn.ids import check_labels
 from unmask.nn.losses import classification_loss, span_loss
 from unmask.nn.ragged import Layout
 from unmask.t5.config import T5Config
@@ -142,7 +143,9 @@ class T5ForTokenClassification(T5Backbone):
         logits = packed.spread(self.token_logits(packed.ids, packed.layout))
         loss = None
         if labels is not None:
-            loss = F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED_LABEL)
+            rows = logits.flatten(0, 1).float()
+            known = check_labels(labels, rows, ignored=IGNORED_LABEL)
+            loss = F.cross_entropy(rows, known, ignore_index=IGNORED_LABEL)
         return ClassifierOutput(logits, loss)
 
 

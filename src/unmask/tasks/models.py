@@ -123,7 +123,7 @@ def family_of(directory: Path) -> str:
     if (directory / DISCRIMINATOR).is_dir() or (directory / GENERATOR).is_dir():
         return "electra"
     kind = hub.read_json(hub.base_of(directory) / hub.CONFIG).get("model_type")
-    if kind in KINDS:
+    if isinstance(kind, str) and kind in KINDS:
         return "t5"
     if kind not in ("electra", "bert"):  # BERT's layout is an ELECTRA encoder's
         raise UserError(f"{directory} holds a model of type {kind!r}: only t5 and electra can be used")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
 from unmask import hub
 from unmask.errors import UserError
+from unmask.locks import clear, locked
 
 SETTINGS = "settings.json"
 RESULTS = "results"
@@ -23,48 +25,60 @@ class ResultsFile:
     """
 
     def __init__(self, path: Path, settings: Mapping[str, Any], *, anew: bool = False) -> None:
-        """Begin, or continue.
-
-        Args:
-            path: where the whole file will be.
-            settings: JSON values that say what the results are of.
-            anew: never continue.
-
-        Raises:
-            UserError: the directory is not there, `path` is one, or a job with other settings was begun.
+        """Args:
+        path: where the whole file will be.
+        settings: JSON values that say what the results are of.
+        anew: never continue.
         """
         self.path, self.partial = path, path.with_name(f"{path.name}.partial")
-        check_results_path(path)
-        if (self.partial / SETTINGS).is_file() and not anew:
-            self._check_settings(settings)
+        self._settings, self._anew = settings, anew
+        self._file: IO[bytes] | None = None
+        self._lock = ExitStack()
+
+    def __enter__(self) -> Self:
+        """Begin, or continue.
+
+        Raises:
+            UserError: the directory is not there, `path` is one, a job with other settings was begun, or another
+                process is at work on the file.
+        """
+        check_results_path(self.path)
+        with self._lock as lock:
+            lock.enter_context(locked(self.partial, str(self.path)))
+            self._begin()
+            self._lock = lock.pop_all()
+        return self
+
+    def _begin(self) -> None:
+        if (self.partial / SETTINGS).is_file() and not self._anew:
+            self._check_settings()
         else:
             # Nothing was promised before the settings were written.
-            shutil.rmtree(self.partial, ignore_errors=True)
-            self.partial.mkdir()
+            clear(self.partial)
             (self.partial / RESULTS).touch()
-            hub.write_json(self.partial / SETTINGS, settings)
-        #: Results are there, and only what was beside them is to be cleared away.
-        self.is_finished = not (self.partial / RESULTS).exists()
-        self._file: IO[bytes] | None = None
+            hub.write_json(self.partial / SETTINGS, self._settings)
+        if not self.is_finished:
+            self._file = (self.partial / RESULTS).open("r+b")
 
-    def _check_settings(self, settings: Mapping[str, Any]) -> None:
-        differing = hub.differences(hub.read_json(self.partial / SETTINGS), settings)
+    @property
+    def is_finished(self) -> bool:
+        """Results are there, and only what was beside them is to be cleared away."""
+        return self._file is None and not (self.partial / RESULTS).exists()
+
+    def _check_settings(self) -> None:
+        differing = hub.differences(hub.read_json(self.partial / SETTINGS), self._settings)
         if differing:
             raise UserError(
                 f"{self.partial} was begun with other settings ({differing}): give those again to continue, "
                 f"or delete {self.partial} to start over"
             )
 
-    def __enter__(self) -> Self:
-        if not self.is_finished:
-            self._file = (self.partial / RESULTS).open("r+b")
-        return self
-
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._file is not None:
             self._file.close()
+        self._lock.close()
 
     def lines(self) -> int:
         """Whole lines that are there."""

@@ -85,7 +85,10 @@ class TextFile:
         UserError: a file that is damaged, not UTF-8, not what its name says, or has no such column; a row
             without a text. Names the line or row.
         """
-        for where, (value,) in READERS[kind_of(self.path)](self.path, (self.column,)):
+        reader = READERS.get(kind_of(self.path))
+        if reader is None:
+            raise _unknown_kind(self.path)
+        for where, (value,) in reader(self.path, (self.column,)):
             yield _text(value, where, self.column)
 
 
@@ -138,21 +141,29 @@ def survey(texts: Texts) -> Survey:
     return Survey(count, digest.hexdigest())
 
 
-def find_texts(paths: Iterable[Path], column: str | None = None) -> list[TextFile]:
+def find_texts(
+    paths: Iterable[Path], column: str | None = None, *, results: Path | None = None
+) -> list[TextFile]:
     """The files of paths: files as they are, directories searched at every depth, sorted, hidden files left out.
 
     Args:
         column: see `TextFile`; None: "text" where there are columns.
+        results: where the results will be; if that is a directory inside of an input, nothing in it is one.
 
     Raises:
         UserError: a path that is not there, that holds nothing that can be read, or of an unknown kind; a
-            column for files that have none.
+            column for files that have none; results in the place of an input.
     """
     found: list[TextFile] = []
     for path in paths:
         place = STDIN if str(path) == "-" else path.expanduser()
         if place.is_dir():
-            inside = [file for file in sorted(place.rglob("*")) if _is_input(file.relative_to(place), file)]
+            _check_apart(place, results)
+            inside = [
+                file
+                for file in sorted(place.rglob("*"))
+                if _is_input(file.relative_to(place), file) and not _is_inside(file, results)
+            ]
             if not inside:
                 raise UserError(f"{place} has no file that ends in {_KINDS}: there is nothing to read")
             found += [TextFile(file, column or COLUMN, file.relative_to(place)) for file in inside]
@@ -160,8 +171,10 @@ def find_texts(paths: Iterable[Path], column: str | None = None) -> list[TextFil
         if not place.exists():
             raise UserError(f"{place} does not exist: inputs are files or directories; give a text by --text")
         if kind_of(place) not in READERS:
-            raise UserError(f"{place} is of an unknown kind: a name ends in {_KINDS}")
+            raise _unknown_kind(place)
         found.append(TextFile(place, column or COLUMN, Path(place.name)))
+    for file in found:
+        _check_apart(file.path, results)
     if column is not None and not any(file.has_columns for file in found):
         raise UserError(
             f"column {column!r} cannot be looked up in {found[0].name}, which has lines, no columns"
@@ -172,6 +185,22 @@ def find_texts(paths: Iterable[Path], column: str | None = None) -> list[TextFil
 def kind_of(path: Path) -> str:
     """The suffix of a file that says how to read it, in lower case and without `.gz`."""
     return ".txt" if path == STDIN else Path(path.name.lower().removesuffix(".gz")).suffix
+
+
+def _check_apart(place: Path, results: Path | None) -> None:
+    """Raises:
+    UserError: the results would take an input's place.
+    """
+    if results is not None and results.exists() and results.samefile(place):
+        raise UserError(f"{place} is an input: give another --out")
+
+
+def _is_inside(file: Path, directory: Path | None) -> bool:
+    return directory is not None and directory.absolute() in file.absolute().parents
+
+
+def _unknown_kind(path: Path) -> UserError:
+    return UserError(f"{path} is of an unknown kind: a name ends in {_KINDS}")
 
 
 def _is_input(relative: Path, file: Path) -> bool:

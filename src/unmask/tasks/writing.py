@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -85,6 +84,8 @@ def load_writer(
     Raises:
         UserError: no such model, one that does not write, an option that its family does not have.
     """
+    if settings.batch_tokens is not None and settings.batch_tokens < 1:
+        raise UserError(f"batch_tokens={settings.batch_tokens} must be at least 1")
     directory = hub.find_model(name_or_path)
     if engine == "ctranslate2":
         _check_t5(options)
@@ -217,14 +218,13 @@ def job_settings(name_or_path: str, settings: WritingSettings) -> dict[str, Any]
 
 
 def fingerprint(directory: Path) -> str:
-    """A hash of a model directory: of its files' names, sizes, beginnings and ends, the first and last MiB."""
+    """A hash of a model directory, of its files' names and of all that is in them; with an adapter, of its base."""
     digest = hashlib.sha256()
     for file in sorted(file for file in directory.rglob("*") if file.is_file()):
-        size = file.stat().st_size
-        digest.update(f"{file.relative_to(directory)} {size} ".encode())
+        digest.update(f"{file.relative_to(directory)} {file.stat().st_size} ".encode())
         with file.open("rb") as stream:
-            digest.update(stream.read(1 << 20))
-            if size > 1 << 20:
-                stream.seek(-(1 << 20), os.SEEK_END)
-                digest.update(stream.read())
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    base = hub.base_of(directory)
+    if base != directory:
+        digest.update(fingerprint(base).encode())
     return digest.hexdigest()

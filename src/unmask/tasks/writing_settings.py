@@ -15,8 +15,9 @@ class WritingSettings:
         max_source_length: tokens of a text that are read, the end token included; default: all.
         decoder_prefix: what every result begins with.
         choices: a file of the texts that may be written, one a line.
-        regex: a pattern that the whole result matches (Rust's syntax: no look-around, no back-references).
-        json_schema: a file with the JSON schema of the results.
+        regex: a pattern that the whole result, behind decoder_prefix, matches (Rust's syntax: no look-around, no
+            back-references).
+        json_schema: a file with the JSON schema of the results, behind decoder_prefix.
         scores: give the log-probability of each result, and in JSON lines of each of its tokens.
         batch_tokens: tokens read and to be written that are worked on together; memory grows with them;
             default: 8192.
