@@ -24,11 +24,11 @@ def train_timed(job: Job, steps: int, save: Callable[[Pretraining, float], None]
     work = pretraining_of(recipe, job.shards, job.tokenizer, job.device)
     clock, tokens = Clock(job.device), 0
 
-    def loss_of(batch: Batch, step: int) -> Loss:
+    def loss_of(batch: Batch, step: int, whole: Batch) -> Loss:
         nonlocal tokens
         if step == START_UP:
             clock.start()
-        loss = work.loss_of(batch, step)
+        loss = work.loss_of(batch, step, whole)
         if step >= START_UP:
             tokens += sum(len(batch[name]) for name in ("inputs", "targets", "tokens") if name in batch)
         return loss

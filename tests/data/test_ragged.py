@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from unmask.data.ragged import Batch, Rows, joined, ranges, rank_rows, take_rows
+from unmask.data.ragged import Batch, Rows, joined, ranges, rank_parts, rank_rows, take_rows
 
 
 def test_ranges() -> None:
@@ -70,3 +70,19 @@ def test_ranks_share_a_batch() -> None:
     assert [len(rank_rows(BATCH, rank, 6)["tokens"]) for rank in range(6)] == [3, 1, 4, 2, 0, 0]
     with pytest.raises(ValueError, match="rank 2 of 2"):
         rank_rows(BATCH, 2, 2)
+
+
+def test_ranks_make_a_batch_in_passes() -> None:
+    """Every row once, whatever the ranks and passes; all ranks have as many passes as the others."""
+    for ranks, parts in ((1, 1), (1, 3), (2, 2), (3, 1), (2, 9), (7, 1)):
+        passes = [rank_parts(BATCH, rank, ranks, parts) for rank in range(ranks)]
+        assert len({len(own) for own in passes}) == 1
+        if ranks * parts == 1:
+            assert passes == [[(BATCH, True)]]
+            continue
+        rows = [int(row) for own in passes for share, counts in own if counts for row in share["rows"]]
+        assert sorted(rows) == list(range(len(BATCH["lengths"])))
+        assert all(len(share["rows"]) for own in passes for share, _ in own)
+        for own in passes:
+            for share, _ in own:
+                assert share["lengths"].tolist() == BATCH["lengths"][share["rows"]].tolist()

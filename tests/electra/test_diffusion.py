@@ -10,6 +10,7 @@ from unmask.electra.config import ElectraConfig, generator_config
 from unmask.electra.diffusion import DIFFUSION_DISCRIMINATOR_WEIGHT, DiffusionLosses, diffusion_step
 from unmask.electra.pair import ElectraPair
 from unmask.nn.ragged import Layout
+from unmask.nn.sampling import uniforms
 
 CONFIG = ElectraConfig(
     vocab_size=14,
@@ -71,7 +72,7 @@ def test_by_hand(answers: list[int] | None, pair: ElectraPair) -> None:
     bound = -(1.5 * chances[1, 5] + 1.5 * chances[3, 7] + 4 * chances[8, 10])
     torch.testing.assert_close(found.generator_loss_sum, bound)
 
-    numbers = torch.rand(3, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
+    numbers = uniforms(7, Layout.of([len(row) for row in ROWS]).places[DRAWN])
     heights = logits[DRAWN].double().softmax(-1).cumsum(-1)
     sampled = (heights <= numbers[:, None]).sum(-1)
     seen = flat(ROWS).index_copy(0, DRAWN, sampled)

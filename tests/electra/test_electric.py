@@ -14,6 +14,7 @@ from unmask.electra.config import ElectraConfig, generator_config
 from unmask.electra.electric import Electric, ElectricLosses, score_texts
 from unmask.electra.tokenizer import ElectraTokenizer
 from unmask.nn.ragged import Layout
+from unmask.nn.sampling import uniforms
 from unmask.objectives.randomness import generator
 from unmask.objectives.replaced_tokens import draw_positions
 
@@ -67,10 +68,9 @@ def by_hand(both: Electric, noise_seed: int) -> tuple[torch.Tensor, torch.Tensor
     layout = Layout.of(LENGTHS)
     table = both.energy.encoder.embeddings.token.weight
     q = (both.noise(TOKENS, layout) @ table.T + both.noise.bias).softmax(-1)
-    numbers = torch.Generator().manual_seed(noise_seed)
-    uniforms = torch.rand(len(DRAWN), generator=numbers, dtype=torch.float64)
+    numbers = uniforms(noise_seed, layout.places[DRAWN])
     noised, equal = TOKENS.clone(), []
-    for place, uniform in zip(DRAWN.tolist(), uniforms.tolist(), strict=True):
+    for place, uniform in zip(DRAWN.tolist(), numbers.tolist(), strict=True):
         heights = q[place].double().cumsum(0)
         noised[place] = int((heights <= uniform).sum())
         equal.append(bool(noised[place] == TOKENS[place]))

@@ -18,6 +18,7 @@ import torch
 from unmask.electra.config import ElectraConfig, generator_config
 from unmask.electra.pair import ElectraPair
 from unmask.nn.ragged import Layout
+from unmask.nn.sampling import uniforms
 from unmask.objectives.randomness import generator
 from unmask.objectives.replaced_tokens import draw_positions, mask
 
@@ -165,12 +166,11 @@ def discriminator_logits(ids: np.ndarray, weights: Weights) -> np.ndarray:
 # --- the step --------------------------------------------------------------------------------------------
 
 
-def samples(logits: np.ndarray, noise_seed: int) -> list[int]:
+def samples(logits: np.ndarray, drawn: list[int], noise_seed: int) -> list[int]:
     """The token under which each uniform number falls when the probabilities are laid end to end."""
-    numbers = torch.Generator().manual_seed(noise_seed)
-    uniforms = torch.rand(len(logits), generator=numbers, dtype=torch.float64).numpy()
+    numbers = uniforms(noise_seed, Layout.of(LENGTHS.tolist()).places[drawn]).numpy()
     heights = np.cumsum(softmax(logits), axis=-1)
-    return [int((row <= number).sum()) for row, number in zip(heights, uniforms, strict=True)]
+    return [int((row <= number).sum()) for row, number in zip(heights, numbers, strict=True)]
 
 
 def corrupted_and_labels(drawn: list[int], sampled: list[int]) -> tuple[np.ndarray, np.ndarray]:
@@ -216,13 +216,13 @@ def pair_with_every_weight_at_work() -> ElectraPair:
     return pair
 
 
-@pytest.mark.parametrize("noise_seed", [4, 10])
+@pytest.mark.parametrize("noise_seed", [6, 13])
 def test_a_step(noise_seed: int) -> None:
     pair = pair_with_every_weight_at_work()
     weights = {name: tensor.numpy().copy() for name, tensor in pair.state_dict().items()}
     drawn, shown = masks_by_hand()
     logits = generator_logits(np.array(shown), drawn, weights)
-    sampled = samples(logits, noise_seed)
+    sampled = samples(logits, drawn, noise_seed)
     equal = [token == TOKENS[place] for place, token in zip(drawn, sampled, strict=True)]
     assert any(equal), "a sample that is the original is part of this batch"
     assert not all(equal)
@@ -269,7 +269,7 @@ def test_the_labels_decide_the_loss() -> None:
     pair = pair_with_every_weight_at_work()
     weights = {name: tensor.numpy() for name, tensor in pair.state_dict().items()}
     drawn, shown = masks_by_hand()
-    sampled = samples(generator_logits(np.array(shown), drawn, weights), 4)
+    sampled = samples(generator_logits(np.array(shown), drawn, weights), drawn, 6)
     ids, labels = corrupted_and_labels(drawn, sampled)
     every_drawn = np.isin(np.arange(len(TOKENS)), drawn).astype(float)
     right = losses(weights, np.array(shown), drawn, ids, labels)[1]

@@ -4,9 +4,11 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from unmask.errors import UserError
-from unmask.nn.dropout import Dropout, dropout
+from unmask.nn.dropout import Dropout, _by_operations, _masked, dropout, new_key
+from unmask.nn.ragged import Layout
 
 KINDS = [torch.float32, torch.bfloat16]
+EXACT = [*KINDS, torch.float64]
 
 
 @pytest.fixture
@@ -105,3 +107,25 @@ def test_nothing_is_done_where_nothing_is_dropped() -> None:
 def test_a_rate_that_means_nothing_is_refused(rate: float) -> None:
     with pytest.raises(UserError, match="dropout is"):
         Dropout(rate)
+
+
+@pytest.mark.parametrize("kind", EXACT)
+def test_a_line_has_its_mask_wherever_it_stands(kind: torch.dtype) -> None:
+    """A text's tokens are masked alike in the whole batch and in a part of it, for the same key."""
+    whole, part = Layout.of([3, 5, 2, 4]), Layout.of([5, 4], rows=[1, 3])
+    x, key = torch.ones(whole.total, 70).to(kind), new_key(torch.device("cpu"))
+    of_whole = dropout(x, 0.3, whole.places, key=key)
+    of_part = dropout(torch.ones(part.total, 70).to(kind), 0.3, part.places, key=key)
+    assert torch.equal(of_part, torch.cat([of_whole[3:8], of_whole[10:]]))
+    assert len({tuple(line.tolist()) for line in of_whole}) == whole.total, "no two lines are alike"
+    heads = dropout(torch.ones(2, 2, 5, 70), 0.3, part.query_places(2), key=key)
+    assert len({tuple(line.tolist()) for line in heads.flatten(0, 2)}) == 20
+
+
+@pytest.mark.parametrize("kind", EXACT)
+def test_other_devices_make_the_same_mask(kind: torch.dtype) -> None:
+    x, places = torch.rand(6, 9).to(kind) + 1, torch.tensor([0, 1, 1 << 32, (7 << 32) + 3, -1, 1 << 62])
+    key = new_key(x.device)
+    found = _by_operations(x, 0.4, key, places)
+    torch.testing.assert_close(found.to(kind), _masked(x, 0.4, key, places))
+    assert 0 < int((found == 0).sum()) < x.numel()

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from unmask.nn import lines
-from unmask.nn.sampling import sample, sample_and_likeliest
+from unmask.nn.sampling import sample, sample_and_likeliest, uniforms
 
 LOGITS = torch.tensor([0.0, -math.inf, 1.0, 2.0, -1.0])
 
@@ -57,13 +57,13 @@ def test_rare_tokens_keep_their_share() -> None:
 def test_compiled_rows_draw_the_same(vocabulary: int, kind: torch.dtype, temperature: float) -> None:
     torch.manual_seed(0)
     logits = (torch.randn(300, vocabulary) * 3).to(kind)
-    uniforms = torch.rand(300, dtype=torch.float64)
-    uniforms[:2] = torch.tensor([0.0, math.nextafter(1.0, 0.0)])
-    drawn, likeliest = sample_and_likeliest(logits, uniforms, temperature)
+    numbers = torch.rand(300, dtype=torch.float64)
+    numbers[:2] = torch.tensor([0.0, math.nextafter(1.0, 0.0)])
+    drawn, likeliest = sample_and_likeliest(logits, numbers, temperature)
     values = logits.gather(1, likeliest[:, None])[:, 0]
     assert torch.equal(values, logits.amax(-1))
     # Exponentials differ in their last bits, so a uniform beside a border may fall to either side.
-    assert (drawn != sample(logits, uniforms, temperature)).sum() <= 1
+    assert (drawn != sample(logits, numbers, temperature)).sum() <= 1
     assert int(drawn.min()) >= 0
     assert int(drawn.max()) < vocabulary
 
@@ -72,6 +72,24 @@ def test_compiled_rows_draw_the_same(vocabulary: int, kind: torch.dtype, tempera
 def test_compiled_rows_never_draw_what_is_impossible() -> None:
     only = torch.full((3, 70), -math.inf)
     only[:, 33] = 0.0
-    uniforms = torch.tensor([0.0, 0.5, math.nextafter(1.0, 0.0)], dtype=torch.float64)
-    drawn, likeliest = sample_and_likeliest(only, uniforms)
+    numbers = torch.tensor([0.0, 0.5, math.nextafter(1.0, 0.0)], dtype=torch.float64)
+    drawn, likeliest = sample_and_likeliest(only, numbers)
     assert drawn.tolist() == likeliest.tolist() == [33, 33, 33]
+
+
+def test_uniforms_are_functions_of_seed_and_place() -> None:
+    places = (torch.arange(200)[:, None] << 32) + torch.arange(512)
+    numbers = uniforms(3, places)
+    assert numbers.dtype == torch.float64
+    assert 0 <= numbers.min() < 1e-4
+    assert 1 - 1e-4 < numbers.max() < 1
+    assert torch.equal(uniforms(3, places[7, 100:200]), numbers[7, 100:200])
+    assert numbers.unique().numel() == numbers.numel()
+    centred = numbers - 0.5
+    limit = 5 / 12 / numbers.numel() ** 0.5
+    assert abs(centred.mean().item()) < 5 * (1 / 12 / numbers.numel()) ** 0.5
+    for lag in (1, 2, 8):
+        assert abs((centred[:, lag:] * centred[:, :-lag]).mean().item()) < limit
+        assert abs((centred[lag:] * centred[:-lag]).mean().item()) < limit
+    for seed in (0, 4, -1, 2**63 - 1):
+        assert abs((centred * (uniforms(seed, places) - 0.5)).mean().item()) < limit

@@ -6,8 +6,6 @@ import errno
 import logging
 import resource
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args
 
@@ -19,11 +17,14 @@ from toys import Toy, batches, loss_of
 
 from unmask import hub
 from unmask.errors import UserError
-from unmask.training.checkpoints import load_newest, remove_leftovers, save_checkpoint
+from unmask.training import checkpoints
+from unmask.training.checkpoints import MODEL, load_newest, read_checkpoint, remove_leftovers, save_checkpoint
 from unmask.training.optimisers import make_optimiser
 from unmask.training.settings import OptimiserName
 
 NAMES = get_args(OptimiserName)
+#: What a single process writes.
+FILE = "shard-00001-model-00001-of-00001.safetensors"
 
 
 def trained(name: OptimiserName, steps: int = 3) -> tuple[Toy, torch.optim.Optimizer]:
@@ -68,8 +69,8 @@ def test_there_and_back(name: OptimiserName, tmp_path: Path) -> None:
 
 def test_shared_tensors_are_written_once(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, 1, *trained("adamw"), keep=2)
-    written = hub.read_tensors(tmp_path / "step-00000001" / "model.safetensors")
-    assert sorted(written) == ["layers.0.bias", "layers.0.weight", "layers.1.bias"]
+    written = [name for name in read_checkpoint(tmp_path / "step-00000001") if name.startswith(MODEL)]
+    assert sorted(written) == ["model.layers.0.bias", "model.layers.0.weight", "model.layers.1.bias"]
 
 
 def test_only_the_newest_are_kept(tmp_path: Path) -> None:
@@ -82,7 +83,7 @@ def test_none_is_step_0(tmp_path: Path) -> None:
     assert load_newest(tmp_path / "none", *trained("adamw")) == 0
 
 
-@pytest.mark.parametrize("file", ["model.safetensors", "optimiser.safetensors", "checkpoint.json"])
+@pytest.mark.parametrize("file", [FILE, "checkpoint.json"])
 @pytest.mark.parametrize("damage", ["cut", "flipped", "gone"])
 def test_a_damaged_one_is_named_and_passed_over(
     file: str, damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -99,8 +100,8 @@ def test_a_damaged_one_is_named_and_passed_over(
     with caplog.at_level(logging.WARNING, "unmask"):
         assert load_newest(tmp_path, model, optimiser) == 1
     assert "step-00000002" in caplog.text
-    intact = hub.read_tensors(tmp_path / "step-00000001" / "model.safetensors")
-    assert torch.equal(model.one.weight, intact["layers.0.weight"])
+    intact = read_checkpoint(tmp_path / "step-00000001")
+    assert torch.equal(model.one.weight, intact["model.layers.0.weight"])
 
 
 @pytest.mark.parametrize("every", [0, 4])
@@ -124,7 +125,7 @@ def two_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("checkpoints")
     for step in (1, 2):
         model, optimiser = trained("adamw", step)
-        average = {name: each.detach() for name, each in model.named_parameters()}
+        average = {name: each.detach().clone() for name, each in model.named_parameters()}
         save_checkpoint(directory, step, model, optimiser, keep=2, average=average)
     return directory
 
@@ -136,7 +137,7 @@ def two_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_any_byte_that_is_not_what_was_written_is_found(
     data: strategies.DataObject, two_checkpoints: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    files = ["model.safetensors", "optimiser.safetensors", "average.safetensors", "checkpoint.json"]
+    files = [FILE, "checkpoint.json"]
     path = two_checkpoints / "step-00000002" / data.draw(strategies.sampled_from(files))
     content = path.read_bytes()
     place = data.draw(strategies.integers(0, len(content) - 1))
@@ -155,23 +156,21 @@ def test_a_checkpoint_under_another_ones_name_is_none(two_checkpoints: Path, tmp
     assert load_newest(tmp_path, *trained("adamw", 0)) == 0
 
 
-@pytest.mark.parametrize("file", ["model.safetensors", "optimiser.safetensors", "checkpoint.json"])
+@pytest.mark.parametrize("file", [FILE, "checkpoint.json"])
 @pytest.mark.parametrize("there", [0, 1])
 def test_a_full_disk_leaves_what_was_there(
     file: str, there: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for step in range(1, there + 1):
         save_checkpoint(tmp_path, step, *trained("adamw"), keep=1)
-    real = hub.atomic_file
+    owner, name = (checkpoints, "_write") if file == FILE else (hub, "write_atomically")
+    real = getattr(owner, name)
 
-    @contextmanager
-    def full(path: Path) -> Iterator[Path]:
-        with real(path) as temporary:
-            yield temporary
-            if path.name == file:
-                raise OSError(errno.ENOSPC, "No space left on device")
+    def full(*arguments: Any) -> None:
+        real(*arguments)
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(hub, "atomic_file", full)
+    monkeypatch.setattr(owner, name, full)
     outcome = "continues from step 1" if there else "starts again"
     message = rf"no room for the checkpoint of step 2 in {tmp_path} \(No space left.*same command {outcome}"
     with pytest.raises(UserError, match=message):
@@ -201,7 +200,7 @@ def test_other_errors_of_the_system_are_not_about_room(
     def refuse(*arguments: Any) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(hub, "write_weights", refuse)
+    monkeypatch.setattr(checkpoints, "_write", refuse)
     with pytest.raises(PermissionError):
         save_checkpoint(tmp_path, 1, *trained("adamw"), keep=1)
 

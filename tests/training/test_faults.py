@@ -37,8 +37,8 @@ class Net(nn.Module):
         return {"x": x}
 
 
-def fault(net: Net, scale: float = 1.0) -> str:
-    return find_fault(net, lambda: net(torch.ones(2, 3))["x"].sum() * scale)
+def fault(net: Net, scale: float = 1.0) -> str | None:
+    return find_fault(net, [lambda: (net(torch.ones(2, 3))["x"].sum() * scale, None)])
 
 
 def test_a_weight() -> None:
@@ -65,11 +65,11 @@ def test_a_gradient(poisoned: int) -> None:
     """All layers below are not finite either; the one nearest to the loss is named."""
     net = Net()
     net.poisoned = poisoned
-    assert fault(net).startswith(f"the gradient of layers.{poisoned}.0.")
+    assert str(fault(net)).startswith(f"the gradient of layers.{poisoned}.0.")
 
 
 def test_nothing_is_left_behind() -> None:
     net = Net()
-    assert fault(net) == "the norm of all gradients"
+    assert fault(net) is None
     assert not any(module._forward_hooks for module in net.modules())
     assert not any(parameter._backward_hooks for parameter in net.parameters())

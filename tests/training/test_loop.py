@@ -14,8 +14,8 @@ import pytest
 import torch
 from toys import Toy, batches, loss_of, settings, weights
 
-from unmask import hub
 from unmask.errors import UserError
+from unmask.training.checkpoints import read_checkpoint
 from unmask.training.loop import Interrupted, train
 from unmask.training.meter import MEASURED
 from unmask.training.metrics import read_metrics
@@ -41,7 +41,7 @@ def test_stopped_after_every_step(optimiser: str, precision: str, tmp_path: Path
         model = Toy()
         loss = loss_of(model)
 
-        def stopping(batch: Any, step: int) -> Any:
+        def stopping(batch: Any, step: int, whole: Any = None) -> Any:
             if step == stop_at:
                 raise Stop
             return loss(batch, step)
@@ -104,7 +104,7 @@ def failing_at(steps: Container[int], value: float, model: Toy) -> Any:
     """A loss whose batch has a number that is not finite at some steps (counted from 0)."""
     loss = loss_of(model)
 
-    def failing(batch: Any, step: int) -> Any:
+    def failing(batch: Any, step: int, whole: Any = None) -> Any:
         return loss({"values": batch["values"] * (value if step in steps else 1.0)}, step)
 
     return failing
@@ -121,7 +121,7 @@ def test_a_step_that_is_not_finite_is_skipped(optimiser: str, value: float, tmp_
     train(other, batches(), loss_of(other), settings(**changes, steps=4), tmp_path / "4", label="")
     assert all(map(torch.equal, weights(model), weights(other)))
     before, after = (
-        hub.read_tensors(directory / "checkpoints" / f"step-0000000{step}" / "optimiser.safetensors")
+        read_checkpoint(directory / "checkpoints" / f"step-0000000{step}")
         for directory, step in ((tmp_path / "4", 4), (tmp_path, 5))
     )
     assert all(torch.equal(before[name], after[name]) for name in before | after)
@@ -152,7 +152,7 @@ def test_skipped_steps_in_a_row_stop_a_run_also_over_restarts(tmp_path: Path) ->
     pieces, model = tmp_path / "pieces", Toy()
     loss = failing_at(failing, math.nan, model)
 
-    def stopping(batch: Any, step: int) -> Any:
+    def stopping(batch: Any, step: int, whole: Any = None) -> Any:
         if step == 8:
             raise Stop
         return loss(batch, step)
@@ -170,7 +170,7 @@ def test_evaluated_and_left_is_the_average(tmp_path: Path) -> None:
     model, evaluated, trained = Toy(), [], []
     loss = loss_of(model)
 
-    def seeing(batch: Any, step: int) -> Any:
+    def seeing(batch: Any, step: int, whole: Any = None) -> Any:
         trained.append(weights(model))
         return loss(batch, step)
 
@@ -198,7 +198,7 @@ def test_a_run_that_ends_with_the_mean_of_its_newest_checkpoints(tmp_path: Path)
     model, seen = Toy(), []
     loss = loss_of(model)
 
-    def seeing(batch: Any, step: int) -> Any:
+    def seeing(batch: Any, step: int, whole: Any = None) -> Any:
         seen.append(weights(model))
         return loss(batch, step)
 
@@ -249,7 +249,7 @@ def test_a_signal_stops_between_two_steps(every: int, ending: str, tmp_path: Pat
     loss = loss_of(model)
     before = signal.getsignal(signal.SIGTERM)
 
-    def signalling(batch: Any, step: int) -> Any:
+    def signalling(batch: Any, step: int, whole: Any = None) -> Any:
         if step == 2:
             os.kill(os.getpid(), signal.SIGTERM)
         return loss(batch, step)
@@ -267,7 +267,7 @@ def test_batches_from_another_process_are_the_same(tmp_path: Path) -> None:
         model = Toy()
         loss = loss_of(model)
 
-        def counting(batch: Any, step: int, loss: Any = loss) -> Any:
+        def counting(batch: Any, step: int, whole: Any = None, loss: Any = loss) -> Any:
             readers.append(len(multiprocessing.active_children()))
             if step == 4:
                 raise Stop

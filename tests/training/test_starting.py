@@ -167,7 +167,7 @@ def test_longer_texts_and_another_vocabulary(
         tables.token.weight[other.convert_tokens_to_ids(piece)],
         before.token.weight[tokenizer.convert_tokens_to_ids(piece)],
     )
-    loss = work.loss_of(work.batches[0], 0)
+    loss = work.loss(0)
     assert torch.isfinite(loss.total)
 
 
@@ -219,7 +219,7 @@ def test_a_t5_with_another_vocabulary(t5: tuple[Path, T5Tokenizer], texts: list[
             assert torch.allclose(made[number], table[list(ids)].mean(0), atol=1e-6)
     for number in (0, 7):
         assert torch.equal(made[new.sentinel_ids[number]], table[old.sentinel_ids[number]])
-    assert torch.isfinite(work.loss_of(work.batches[0], 0).total)
+    assert torch.isfinite(work.loss(0).total)
 
 
 def test_a_new_piece_is_what_read_its_text(t5: tuple[Path, T5Tokenizer], texts: list[str]) -> None:

@@ -65,6 +65,8 @@ def main() -> NoReturn:
     """Run a command. Exit codes: 0 done, 2 something the user can put right, 130 interrupted and saved."""
     # Libraries that ask on import are answered before any is imported.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    # DDP remarks that it looks for unused parameters, as it is told to (training/parallel.py).
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
     sys.exit(_run(sys.argv[1:]))
 

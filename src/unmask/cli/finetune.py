@@ -8,6 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from unmask.cli.machine import Machine
+from unmask.cli.processes import Processes
 from unmask.tasks.settings import FinetuneSettings
 
 
@@ -18,6 +19,7 @@ def finetune(
     out: Path,
     data: Path | None = None,
     from_scratch: Annotated[bool, Parameter(negative="")] = False,
+    processes: Processes = Processes(),  # noqa: B008 (frozen)
     machine: Machine = Machine(),  # noqa: B008 (frozen)
     settings: Annotated[FinetuneSettings, Parameter(name="*", group="Settings")] = FinetuneSettings(),  # noqa: B008
 ) -> None:
@@ -37,7 +39,22 @@ def finetune(
     from unmask.tasks.library import find_task
     from unmask.tasks.models import warn_of_data
 
-    chosen = find_task(task, data)
-    warn_of_data(chosen, model)
-    destination = run(chosen, model, out, settings, device=machine.prepare(), fresh_weights=from_scratch)
-    print(f"model: {destination}")
+    with processes.join() as ranks:
+        with ranks.first_alone():
+            processes.check(settings.optimiser)
+            device, chosen = machine.prepare(), find_task(task, data)
+            if ranks.is_first:
+                warn_of_data(chosen, model)
+        destination = run(
+            chosen,
+            model,
+            out,
+            settings,
+            device=device,
+            fresh_weights=from_scratch,
+            ranks=ranks,
+            parallel=processes.parallel,
+            accumulate=processes.accumulate,
+        )
+        if ranks.is_first:
+            print(f"model: {destination}")

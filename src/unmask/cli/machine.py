@@ -40,7 +40,24 @@ class Machine:
             torch.set_num_threads(self.threads)
         there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
         if self.device == "auto":
-            return torch.device(next(name for name, available in there.items() if available))
+            return _own(next(name for name, available in there.items() if available))
         if not there[self.device]:
             raise UserError(f"--device {self.device}: this machine has none that PyTorch can use; try auto")
-        return torch.device(self.device)
+        return _own(self.device)
+
+
+def _own(kind: str) -> torch.device:
+    """This process' device of a kind: under torchrun each on a machine has one."""
+    import torch
+
+    from unmask.training.ranks import is_launched, local_number
+
+    if kind != "cuda" or not is_launched():
+        return torch.device(kind)
+    if local_number() >= torch.cuda.device_count():
+        raise UserError(
+            f"process {local_number()} on this machine has no GPU of its own, there are {torch.cuda.device_count()}: "
+            "give torchrun a lower --nproc-per-node"
+        )
+    torch.cuda.set_device(local_number())
+    return torch.device("cuda", local_number())

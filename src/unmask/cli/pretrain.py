@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from unmask.cli.flags import given, optional_flags
 from unmask.cli.machine import Machine
+from unmask.cli.processes import Processes
 from unmask.training.recipe import PretrainRecipe
 
 RecipeFlags: Any = optional_flags(PretrainRecipe, __name__)
@@ -22,6 +23,7 @@ def pretrain(
     tokenizer: str | None = None,
     data_workers: int = 0,
     tensorboard: Annotated[bool, Parameter(negative="")] = False,
+    processes: Processes = Processes(),  # noqa: B008 (frozen)
     machine: Machine = Machine(),  # noqa: B008 (frozen)
     settings: Annotated[
         RecipeFlags | None, Parameter(name="*", group="Recipe settings (each overrides the recipe's)")
@@ -50,17 +52,30 @@ def pretrain(
 
     if data_workers < 0:
         raise UserError(f"--data-workers {data_workers}: it must not be negative")
-    if tensorboard:
-        check_installed()
-    chosen = PretrainRecipe.load(recipe, given(settings))
-    device = machine.prepare()
-    corpora = named_corpora(data)
-    read, vocabulary = (
-        prepare_data(chosen, data, out, tokenizer)
-        if corpora is None
-        else prepare_mixture(chosen, corpora, tokenizer)
-    )
-    model = run(
-        chosen, read, vocabulary, out, device=device, data_workers=data_workers, tensorboard=tensorboard
-    )
-    print(f"model: {model}")
+    with processes.join() as ranks:
+        with ranks.first_alone():
+            if tensorboard:
+                check_installed()
+            chosen = PretrainRecipe.load(recipe, given(settings))
+            processes.check(chosen.optimiser)
+            device = machine.prepare()
+            corpora = named_corpora(data)
+            read, vocabulary = (
+                prepare_data(chosen, data, out, tokenizer)
+                if corpora is None
+                else prepare_mixture(chosen, corpora, tokenizer)
+            )
+        model = run(
+            chosen,
+            read,
+            vocabulary,
+            out,
+            device=device,
+            data_workers=data_workers,
+            tensorboard=tensorboard,
+            ranks=ranks,
+            parallel=processes.parallel,
+            accumulate=processes.accumulate,
+        )
+        if ranks.is_first:
+            print(f"model: {model}")

@@ -10,7 +10,7 @@ import numpy as np
 Batch = dict[str, np.ndarray]
 """Streams (total,) and their lengths (batch,) by name; see `data.pretraining` and `data.finetuning`."""
 
-_ONE_A_ROW = {"labels", "kinds"}
+_ONE_A_ROW = {"labels", "kinds", "rows"}
 #: What holds, or goes with, sorted places in the stream "tokens": whose places.
 _PLACES = {"drawn": "drawn", "weights": "drawn", "answers": "answers"}
 
@@ -40,12 +40,39 @@ def take_rows(batch: Batch, rows: np.ndarray) -> Batch:
 def rank_rows(batch: Batch, rank: int, ranks: int) -> Batch:
     """A rank's share of a global batch: rows rank, rank + ranks, …, so that shares differ little in length.
 
-    Together the ranks have every row once. A share has no row where there are fewer rows than ranks: such a rank has
-    to take part in the step with a loss of 0. Losses are to be normalised by the counts of the global batch.
+    Together the ranks have every row once, and "rows" says which: (rows of the share,) int64, their numbers in the
+    global batch. A share has no row where there are fewer rows than ranks: such a rank has to take part in the step
+    with a loss of 0. Losses are to be normalised by the counts of the global batch.
     """
     if not 0 <= rank < ranks:
         raise ValueError(f"rank {rank} of {ranks}")
-    return take_rows(batch, np.arange(rank, len(row_lengths(batch)), ranks))
+    rows = np.arange(rank, len(row_lengths(batch)), ranks)
+    return take_rows(batch, rows) | {"rows": rows}
+
+
+def rank_parts(batch: Batch, rank: int, ranks: int, parts: int) -> list[tuple[Batch, bool]]:
+    """What a rank does of a global batch in up to `parts` passes, each with a share of about the same number of tokens.
+
+    All ranks have the same number of passes, with a row in each. A rank that is left without one is given the first
+    row again.
+
+    Returns:
+        Batches, as of `rank_rows`, and whether each counts; one of a row that another rank has does not.
+    """
+    if ranks * parts == 1:
+        return [(batch, True)]
+    rows = len(row_lengths(batch))
+    again = np.zeros(1, np.int64)
+    own = []
+    for first in range(0, min(rows, ranks * parts), ranks):
+        counts = first + rank < rows
+        share = (
+            rank_rows(batch, first + rank, ranks * parts)
+            if counts
+            else take_rows(batch, again) | {"rows": again}
+        )
+        own.append((share, counts))
+    return own
 
 
 def row_lengths(batch: Batch) -> np.ndarray:

@@ -12,9 +12,9 @@ from unmask.electra.config import ElectraConfig
 from unmask.electra.corruption import fill_masks
 from unmask.electra.model import DiscriminatorHead, ElectraForMaskedLM
 from unmask.electra.sharing import Sharing, fresh_halves, share_embeddings
-from unmask.electra.sums import Sums
-from unmask.nn.losses import linear_log_probabilities
+from unmask.nn.losses import at_least_float32, linear_log_probabilities
 from unmask.nn.ragged import Layout
+from unmask.nn.sums import Sums
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ class AllTokensMaskedLM(nn.Module):
             tokens,
             self.model.generator_head.output.bias,
         )
-        copying = self.copy_head(encoded).float()
+        copying = at_least_float32(self.copy_head(encoded))
         written = F.logsigmoid(-copying) + from_softmax
         copied_or_written = torch.logaddexp(F.logsigmoid(copying), written)
         loss = -torch.where(filled.replaced, written, copied_or_written).sum()

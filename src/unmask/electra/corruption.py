@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from unmask.electra.model import ElectraForMaskedLM
 from unmask.nn.ragged import Layout
+from unmask.nn.sampling import uniforms
 
 
 @dataclass(frozen=True)
@@ -49,15 +49,15 @@ def fill_masks(
         drawn: (n,) int64 places in the stream, none twice, at least one.
         layout: the sequences' lengths.
         types: (total,) int64 segments; None: all of the first.
-        noise_seed: decides the samples, together with the generator's distributions alone.
+        noise_seed: decides the samples, together with the tokens' numbers in the whole batch (`Layout.places`) and
+            the generator's distributions.
         temperature: of the sampling, above 0. The loss is that of temperature 1.
         weights: (n,) what each drawn place counts in the loss; None: 1.
     """
     targets = tokens.index_select(0, drawn)
     hidden = generator.hidden(masked, layout, types, at=drawn)
     loss_sum = generator.masked_lm_loss_sum(hidden, targets, weights)
-    numbers = torch.Generator(tokens.device).manual_seed(noise_seed)
-    uniforms = torch.rand(drawn.shape, generator=numbers, device=tokens.device, dtype=torch.float64)
-    sampled, likeliest = generator.sample(hidden.detach(), uniforms, temperature)
+    numbers = uniforms(noise_seed, layout.places.index_select(0, drawn))
+    sampled, likeliest = generator.sample(hidden.detach(), numbers, temperature)
     ids = tokens.index_copy(0, drawn, sampled)
     return Filled(loss_sum, ids, ids != tokens, (likeliest == targets).sum())

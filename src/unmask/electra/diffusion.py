@@ -15,8 +15,9 @@ from torch import Tensor
 
 from unmask.electra.corruption import fill_masks
 from unmask.electra.model import ElectraForMaskedLM, ElectraForPreTraining
-from unmask.electra.sums import Sums
+from unmask.nn.losses import at_least_float32
 from unmask.nn.ragged import Layout
+from unmask.nn.sums import Sums
 
 #: Weight of the discriminator's loss beside the generator's. With 15 % masked λ = 50 brings the two to one size;
 #: here a third of all tokens is replaced, and the discriminator's loss is ten times as large.
@@ -104,7 +105,7 @@ def diffusion_step(
         layout: the sequences' lengths.
         types: (total,) int64 segments; None: all of the first.
         weights: (n,) one over the noise level of each drawn place's row.
-        noise_seed: decides the samples, together with the generator's distributions alone.
+        noise_seed: decides the samples, together with `Layout.places` and the generator's distributions.
         answers: (m,) int64 places that the discriminator is asked about, the ones that can be masked; None: all.
         noisable: how many tokens could have been masked; None: as many as there are answers, or tokens.
         temperature: of the sampling, above 0.
@@ -131,8 +132,8 @@ def diffusion_step(
         is_replaced = filled.replaced
         if answers is not None:
             encoded, is_replaced = encoded.index_select(0, answers), is_replaced.index_select(0, answers)
-        logits = discriminator.discriminator_head(encoded).float()
-        judgement = F.binary_cross_entropy_with_logits(logits, is_replaced.float(), reduction="sum")
+        logits = at_least_float32(discriminator.discriminator_head(encoded))
+        judgement = F.binary_cross_entropy_with_logits(logits, is_replaced.to(logits), reduction="sum")
         suspected = logits.detach() > 0
         hits, found = (suspected == is_replaced).sum(), (suspected & is_replaced).sum()
         judged = logits.numel()

@@ -26,11 +26,11 @@ from torch import Tensor, nn
 from unmask.electra.config import ElectraConfig
 from unmask.electra.model import ElectraEmbeddings, ElectraForPreTraining, ElectraLayer
 from unmask.electra.sharing import check_sizes
-from unmask.electra.sums import Sums
 from unmask.electra.tokenizer import ElectraTokenizer
-from unmask.nn.losses import CHUNK_ROWS, linear_log_probabilities
+from unmask.nn.losses import CHUNK_ROWS, at_least_float32, linear_log_probabilities
 from unmask.nn.ragged import Layout
-from unmask.nn.sampling import sample
+from unmask.nn.sampling import sample, uniforms
+from unmask.nn.sums import Sums
 
 #: Texts that are scored together.
 SCORED_TOGETHER = 64
@@ -66,7 +66,7 @@ class TwoTowers(nn.Module):
 
     def forward(self, ids: Tensor, layout: Layout, types: Tensor | None = None) -> Tensor:
         """A packed stream → (total, embedding_size), what the logits of each token are made from."""
-        x = self.projection(self.embeddings(ids, layout.positions, types))
+        x = self.projection(self.embeddings(ids, layout, layout.positions, types))
         lengths = torch.tensor(layout.lengths, device=ids.device)
         last = torch.repeat_interleave(lengths - 1, lengths)
         starts = torch.repeat_interleave(layout.starts, lengths)
@@ -160,27 +160,29 @@ class Electric(nn.Module):
             ordinary: (m,) int64 places of tokens that are not special.
             layout, types: as of `ElectraPair.replaced_token_step`.
             rate: expected share of drawn places among ordinary ones.
-            noise_seed: decides the noise, together with q.
+            noise_seed: decides the noise, together with q and the tokens' numbers in the whole batch.
         """
         hidden = self.noise(tokens, layout, types)
         of_text = self.noise.log_q(hidden.index_select(0, ordinary), tokens.index_select(0, ordinary))
-        numbers = torch.Generator(tokens.device).manual_seed(noise_seed)
-        uniforms = torch.rand(drawn.shape, generator=numbers, device=tokens.device, dtype=torch.float64)
         at_drawn = hidden.detach().index_select(0, drawn)
-        sampled = self.noise.sample(at_drawn, uniforms)
+        sampled = self.noise.sample(at_drawn, uniforms(noise_seed, layout.places.index_select(0, drawn)))
         with torch.no_grad():
             of_noise = self.noise.log_q(at_drawn, sampled)
 
         log_q = of_text.new_zeros(tokens.shape).index_copy(0, ordinary, of_text.detach())
         log_q = log_q.index_copy(0, drawn, of_noise)
         is_noise = torch.zeros_like(tokens, dtype=torch.bool).index_fill(0, drawn, True)
-        energies = self.energy.token_logits(tokens.index_copy(0, drawn, sampled), layout, types).float()
+        energies = at_least_float32(
+            self.energy.token_logits(tokens.index_copy(0, drawn, sampled), layout, types)
+        )
         log_odds = energies + log_q + torch.logit(torch.tensor(rate)).item()
         log_odds, is_noise = log_odds.index_select(0, ordinary), is_noise.index_select(0, ordinary)
         suspected = log_odds.detach() > 0
         return ElectricLosses(
             noise_loss_sum=-of_text.sum(),
-            energy_loss_sum=F.binary_cross_entropy_with_logits(log_odds, is_noise.float(), reduction="sum"),
+            energy_loss_sum=F.binary_cross_entropy_with_logits(
+                log_odds, is_noise.to(log_odds), reduction="sum"
+            ),
             tokens=ordinary.numel(),
             drawn=drawn.numel(),
             hits=(suspected == is_noise).sum(),

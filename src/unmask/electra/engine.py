@@ -329,7 +329,8 @@ _engines: Engines[ElectraEncoder, ElectraEngine] = Engines(ElectraEngine)
 def engine_of(encoder: ElectraEncoder) -> ElectraEngine | None:
     """The engine of an encoder's weights as they are now; None where it has to run as it is written.
 
-    That is where gradients are asked for, in training (dropout), on other devices, and for float64.
+    That is where gradients are asked for, in training (dropout), on other devices, for float64, and for layers that are
+    shards (`DTensor`), which are whole only while they run.
     """
     weight = encoder.embeddings.token.weight
     if (
@@ -337,6 +338,7 @@ def engine_of(encoder: ElectraEncoder) -> ElectraEngine | None:
         or encoder.training
         or weight.device.type != "cpu"
         or weight.dtype not in TYPES
+        or any(hasattr(each, "placements") for each in encoder.layers.parameters())
     ):
         return None
     return _engines.of(encoder)

@@ -63,9 +63,10 @@ class DenseHead(nn.Module):
         self.output = nn.Linear(config.hidden_size, config.num_labels)
         self.dropout = Dropout(config.head_dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(n, hidden_size) → (n, labels)."""
-        return self.output(self.dropout(F.gelu(self.dense(self.dropout(x)))))
+    def forward(self, x: Tensor, places: Tensor) -> Tensor:
+        """(n, hidden_size) → (n, labels); places (n,) are what the dropout's masks depend on."""
+        inner = F.gelu(self.dense(self.dropout(x, places)))
+        return self.output(self.dropout(inner, places))
 
 
 class LinearHead(nn.Module):
@@ -76,9 +77,9 @@ class LinearHead(nn.Module):
         self.linear = nn.Linear(config.hidden_size, config.num_labels)
         self.dropout = Dropout(config.head_dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(n, hidden_size) → (n, labels)."""
-        return self.linear(self.dropout(x))
+    def forward(self, x: Tensor, places: Tensor) -> Tensor:
+        """(n, hidden_size) → (n, labels); places (n,) are what the dropout's masks depend on."""
+        return self.linear(self.dropout(x, places))
 
 
 class ChoiceHead(nn.Module):
@@ -90,9 +91,9 @@ class ChoiceHead(nn.Module):
         self.output = nn.Linear(config.hidden_size, 1)
         self.dropout = Dropout(config.summary_last_dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(n, hidden_size) → (n,)."""
-        return self.output(self.dropout(F.gelu(self.dense(x)))).squeeze(-1)
+    def forward(self, x: Tensor, places: Tensor) -> Tensor:
+        """(n, hidden_size) → (n,); places as of `DenseHead`."""
+        return self.output(self.dropout(F.gelu(self.dense(x)), places)).squeeze(-1)
 
 
 class ElectraModel(ElectraBackbone):
@@ -176,7 +177,7 @@ class ElectraForSequenceClassification(ElectraBackbone):
 
     def sequence_logits(self, ids: Tensor, layout: Layout, types: Tensor | None = None) -> Tensor:
         """A packed stream → (batch, labels)."""
-        return self.sequence_head(self.encoder.first_tokens(ids, layout, types))
+        return self.sequence_head(self.encoder.first_tokens(ids, layout, types), layout.row_places)
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The mean loss over the batch, as Transformers defines it.
@@ -203,7 +204,7 @@ class ElectraForSequenceClassification(ElectraBackbone):
             labels: see `loss`; a tensor or a list.
         """
         batch = self.pack(input_ids, attention_mask, token_type_ids)
-        logits = self.sequence_head(self.encode_first(batch))
+        logits = self.sequence_head(self.encode_first(batch), batch.packed.layout.row_places)
         loss = None
         if labels is not None:
             loss = self.loss(logits, torch.as_tensor(labels, device=logits.device))
@@ -224,7 +225,7 @@ class ElectraForTokenClassification(ElectraBackbone):
 
     def token_logits(self, ids: Tensor, layout: Layout, types: Tensor | None = None) -> Tensor:
         """A packed stream → (total, labels)."""
-        return self.token_head(self.encoder(ids, layout, types))
+        return self.token_head(self.encoder(ids, layout, types), layout.places)
 
     def forward(
         self,
@@ -240,7 +241,7 @@ class ElectraForTokenClassification(ElectraBackbone):
             labels: as input_ids, -100 on tokens without one. The loss is the mean over the others.
         """
         batch = self.pack(input_ids, attention_mask, token_type_ids)
-        logits = self.token_head(self.encode(batch))
+        logits = self.token_head(self.encode(batch), batch.packed.layout.places)
         loss = None
         if labels is not None:
             loss = cross_entropy(logits, batch.select(labels, "labels"))
@@ -321,7 +322,7 @@ class ElectraForMultipleChoice(ElectraBackbone):
 
     def choice_logits(self, ids: Tensor, layout: Layout, types: Tensor | None = None) -> Tensor:
         """A packed stream, one sequence a choice → (batch,)."""
-        return self.choice_head(self.encoder.first_tokens(ids, layout, types))
+        return self.choice_head(self.encoder.first_tokens(ids, layout, types), layout.row_places)
 
     @staticmethod
     def by_example(logits: Tensor, counts: Sequence[int]) -> Tensor:
@@ -353,7 +354,8 @@ class ElectraForMultipleChoice(ElectraBackbone):
         mask = None if attention_mask is None else attention_mask.flatten(0, 1)
         types = None if token_type_ids is None else _side_by_side(token_type_ids)
         batch = self.pack(_side_by_side(input_ids), mask, types)
-        logits = self.by_example(self.choice_head(self.encode_first(batch)), counts)
+        places = batch.packed.layout.row_places
+        logits = self.by_example(self.choice_head(self.encode_first(batch), places), counts)
         loss = None
         if labels is not None:
             given = check_labels(torch.as_tensor(labels, device=logits.device), logits)

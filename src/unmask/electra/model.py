@@ -55,10 +55,10 @@ class ElectraEmbeddings(nn.Module):
         self.norm = nn.LayerNorm(width, config.layer_norm_eps)
         self.dropout = Dropout(config.hidden_dropout_prob)
 
-    def forward(self, ids: Tensor, positions: Tensor, types: Tensor | None) -> Tensor:
+    def forward(self, ids: Tensor, layout: Layout, positions: Tensor, types: Tensor | None) -> Tensor:
         """(total,) each → (total, embedding_size); no types means the first segment throughout."""
         segment = self.token_type.weight[0] if types is None else self.token_type(types)
-        return self.dropout(self.norm(self.token(ids) + segment + self.position(positions)))
+        return self.dropout(self.norm(self.token(ids) + segment + self.position(positions)), layout.places)
 
 
 class ElectraLayer(nn.Module):
@@ -96,8 +96,9 @@ class ElectraLayer(nn.Module):
             scale=(x.shape[-1] // self.heads) ** -0.5,
             dropout=self.attention_dropout if self.training else 0.0,
         )
-        x = self.attention_norm(x + self.dropout(self.attention_output(mixed.flatten(1))))
-        return self.feed_forward_norm(x + self.dropout(self.down(self.activation(self.up(x)))))
+        x = self.attention_norm(x + self.dropout(self.attention_output(mixed.flatten(1)), layout.places))
+        inner = self.down(self.activation(self.up(x)))
+        return self.feed_forward_norm(x + self.dropout(inner, layout.places))
 
 
 class ElectraEncoder(nn.Module):
@@ -132,7 +133,7 @@ class ElectraEncoder(nn.Module):
         engine = engine_of(self)
         if engine is not None:
             return engine.encode(ids, layout, types, positions)
-        x = self.embeddings(ids, positions, types)
+        x = self.embeddings(ids, layout, positions, types)
         if self.projection is not None:
             x = self.projection(x)
         for layer in self.layers:

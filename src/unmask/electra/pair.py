@@ -17,10 +17,11 @@ from unmask.electra.config import ElectraConfig, generator_config
 from unmask.electra.corruption import fill_masks
 from unmask.electra.model import ElectraForMaskedLM, ElectraForPreTraining
 from unmask.electra.sharing import Sharing, fresh_halves, share_embeddings, standing_alone
-from unmask.electra.sums import Sums
 from unmask.electra.tokenizer import ElectraTokenizer
 from unmask.errors import UserError
+from unmask.nn.losses import at_least_float32
 from unmask.nn.ragged import Layout
+from unmask.nn.sums import Sums
 
 logger = logging.getLogger("unmask")
 
@@ -220,7 +221,7 @@ class ElectraPair(nn.Module):
             drawn: (n,) int64 places in the stream, none twice, at least one.
             layout: the sequences' lengths.
             types: (total,) int64 segments; None: all of the first.
-            noise_seed: decides the samples, together with the generator's distributions alone.
+            noise_seed: decides the samples, together with `Layout.places` and the generator's distributions.
             temperature: of the sampling, above 0.
         """
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.generator_is_frozen):
@@ -234,9 +235,9 @@ class ElectraPair(nn.Module):
                 noise_seed=noise_seed,
                 temperature=temperature,
             )
-        logits = self.discriminator.token_logits(filled.ids, layout, types).float()
+        logits = at_least_float32(self.discriminator.token_logits(filled.ids, layout, types))
         replaced = filled.replaced
-        discriminator_loss = F.binary_cross_entropy_with_logits(logits, replaced.float(), reduction="sum")
+        discriminator_loss = F.binary_cross_entropy_with_logits(logits, replaced.to(logits), reduction="sum")
         suspected = logits.detach() > 0
         return ReplacedTokenLosses(
             generator_loss_sum=filled.loss_sum,

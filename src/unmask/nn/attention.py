@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from unmask.nn import lines
 from unmask.nn.dropout import dropout as drop
+from unmask.nn.dropout import new_key
 from unmask.nn.ragged import Layout
 from unmask.nn.recomputed_attention import Job, recomputed_attention
 
@@ -32,7 +35,8 @@ def attention(
             sees sequence i of the keys.
         bias: (heads, longest_query, longest_key) added to the scores, the same for every sequence.
         causal: a query sees keys up to its own position.
-        dropout: probability of dropping an attention weight.
+        dropout: probability of dropping an attention weight; which ones depends on a key that is drawn here, and on
+            the numbers of the sequences in the whole batch (`Layout.query_places`).
 
     Returns:
         (total_queries, heads, head_width).
@@ -42,7 +46,7 @@ def attention(
         tensor is not None and tensor.requires_grad for tensor in (query, key, value, bias)
     )
     if trained and query.device.type == "cpu" and lines.available(query.dtype):
-        drawn = int(torch.randint(2**63 - 1, ())) if dropout else 0
+        drawn = int(new_key(query.device)) if dropout else 0
         job = Job(query_layout, key_layout, groups, causal, scale, dropout, drawn)
         return recomputed_attention(query, key, value, bias, job)
     if query.device.type == "cuda" and not dropout:
@@ -52,6 +56,7 @@ def attention(
         if flex.available(query):
             return flex.attend(query, key, value, query_layout, key_layout, bias, causal, scale)
     parts = []
+    key_of_dropout = new_key(query.device) if dropout else None
     queries_done = keys_done = 0
     for first, last in groups:
         some_queries, some_keys = query_layout.part(first, last), key_layout.part(first, last)
@@ -65,7 +70,9 @@ def attention(
             some_keys.pad(value[of_keys]).transpose(1, 2),
             _mask(some_queries, some_keys, part_bias, causal),
             scale,
-            dropout,
+            None
+            if key_of_dropout is None
+            else _Dropout(dropout, some_queries.query_places(query.shape[1]), key_of_dropout),
         )
         parts.append(some_queries.unpad(out.transpose(1, 2)))
     return parts[0] if len(parts) == 1 else torch.cat(parts)
@@ -115,11 +122,19 @@ def _groups(queries: tuple[int, ...], keys: tuple[int, ...]) -> list[tuple[int, 
     return [*groups, (first, len(queries))]
 
 
+class _Dropout(NamedTuple):
+    """Of attention weights: how many, the numbers of their lines (batch, heads, queries), and the key."""
+
+    rate: float
+    places: Tensor
+    key: Tensor
+
+
 def _rectangle_attention(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, dropout: float
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, dropout: _Dropout | None
 ) -> Tensor:
     """(batch, heads, queries, width) · (batch, heads, keys, width) → (batch, heads, queries, width)."""
-    if dropout > 0 or (mask is not None and mask.requires_grad):
+    if dropout is not None or (mask is not None and mask.requires_grad):
         # The fused kernel gives the bias no gradient and knows no dropout on a CPU.
         return _plain(q, k, v, mask, scale, dropout)
     mask = None if mask is None else mask.to(q.dtype)
@@ -138,9 +153,14 @@ def _mask(queries: Layout, keys: Layout, bias: Tensor | None, causal: bool) -> T
     return mask
 
 
-def _plain(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, dropout: float) -> Tensor:
+def _plain(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, dropout: _Dropout | None
+) -> Tensor:
     scores = torch.matmul(q if scale == 1.0 else q * scale, k.transpose(-1, -2))
     if mask is not None:
         scores = scores + mask
-    weights = torch.softmax(scores, -1, dtype=torch.float32).to(v.dtype)
-    return torch.matmul(drop(weights, dropout), v)
+    wide = torch.promote_types(scores.dtype, torch.float32)
+    weights = torch.softmax(scores, -1, dtype=wide).to(v.dtype)
+    if dropout is not None:
+        weights = drop(weights, dropout.rate, dropout.places, key=dropout.key)
+    return torch.matmul(weights, v)

@@ -17,6 +17,11 @@ from unmask.nn.ids import check_count, check_labels
 CHUNK_ROWS = 256
 
 
+def at_least_float32(x: Tensor) -> Tensor:
+    """Logits in a type in which sums and exponentials may be taken: float64 stays, narrower ones become float32."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def linear_cross_entropy(
     hidden: Tensor,
     weight: Tensor,
@@ -69,7 +74,7 @@ def linear_log_probabilities(
 
     def chunk(rows: Tensor, wanted: Tensor) -> Tensor:
         logits = F.linear(rows, weight)
-        logits = logits.to(torch.promote_types(weight.dtype, torch.float32))
+        logits = at_least_float32(logits)
         if bias is not None:
             logits = logits + bias
         return logits.gather(1, wanted[:, None]).squeeze(1) - torch.logsumexp(logits, -1)

@@ -6,13 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from unmask.nn.lines import KINDS, available
+from unmask.nn.losses import at_least_float32
 from unmask.nn.row_norms import rms_norm
 
 
 class RMSNorm(nn.Module):
     """Scale by the root mean square: no mean is subtracted and nothing is added (T5 paper, 2.1).
 
-    The statistics are float32 whatever the input's type, as in Mesh-TensorFlow; the result has the weight's
+    The statistics are at least float32 whatever the input's type, as in Mesh-TensorFlow; the result has the weight's
     type, or in training on a CPU that of autocast.
 
     Shape: (…, width) → (…, width).
@@ -30,7 +31,7 @@ class RMSNorm(nn.Module):
             return rms_norm(x, self.weight, self.eps, kind if kind in KINDS else torch.float32)
         if x.dtype == self.weight.dtype == torch.float32:
             return nn.functional.rms_norm(x, self.weight.shape, self.weight, self.eps)
-        wide = x.float()
+        wide = at_least_float32(x)
         wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
         return self.weight * wide.to(self.weight.dtype)
 

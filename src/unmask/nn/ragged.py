@@ -26,33 +26,42 @@ class Layout:
         lengths: tokens of each sequence, at least 1 each; kept as Python integers so that asking for a shape
             never waits for an accelerator.
         device: where index tensors are made.
+        rows: the number of each sequence in the whole batch, of which these may be a part: what is drawn for a
+            sequence (dropout, samples) depends on it alone; None: 0, 1, …
     """
 
     lengths: tuple[int, ...]
     device: torch.device
+    rows: tuple[int, ...] | None = None
 
     @staticmethod
-    def of(lengths: Sequence[int] | Tensor, device: torch.device | str = "cpu") -> Layout:
+    def of(
+        lengths: Sequence[int] | Tensor,
+        device: torch.device | str = "cpu",
+        rows: Sequence[int] | None = None,
+    ) -> Layout:
         """A layout from the lengths of its sequences.
 
         Raises:
-            ValueError: no sequences, or one without tokens.
+            ValueError: no sequences, one without tokens, or another number of rows.
         """
         values = tuple(int(n) for n in (lengths.tolist() if isinstance(lengths, Tensor) else lengths))
         if not values:
             raise ValueError("a batch needs at least one sequence")
         if min(values) < 1:
             raise ValueError(f"sequence {values.index(min(values))} of the batch is empty")
-        return Layout(values, torch.device(device))
+        if rows is not None and len(rows) != len(values):
+            raise ValueError(f"{len(values)} sequences and the numbers of {len(rows)}")
+        return Layout(values, torch.device(device), None if rows is None else tuple(int(n) for n in rows))
 
     def part(self, first: int, last: int) -> Layout:
         """The layout of the sequences first … last - 1 alone."""
-        whole = first == 0 and last == self.batch
-        return (
-            self
-            if whole
-            else self._parts.setdefault((first, last), Layout(self.lengths[first:last], self.device))
-        )
+        if first == 0 and last == self.batch:
+            return self
+        if (first, last) not in self._parts:
+            rows = range(self.batch) if self.rows is None else self.rows
+            self._parts[first, last] = Layout(self.lengths[first:last], self.device, tuple(rows[first:last]))
+        return self._parts[first, last]
 
     @cached_property
     def _parts(self) -> dict[tuple[int, int], Layout]:
@@ -88,6 +97,31 @@ class Layout:
         lengths = torch.tensor(self.lengths)
         starts = lengths.cumsum(0) - lengths
         return (torch.arange(self.total) - starts.repeat_interleave(lengths)).to(self.device)
+
+    @cached_property
+    def row_places(self) -> Tensor:
+        """(batch,) int64: a number for each sequence that it has in the whole batch, whatever lies beside it."""
+        rows = torch.arange(self.batch) if self.rows is None else torch.tensor(self.rows)
+        return (rows << 32).to(self.device)
+
+    @cached_property
+    def places(self) -> Tensor:
+        """(total,) int64: a number for each token that it has in the whole batch: its sequence's, its position."""
+        lengths = torch.tensor(self.lengths).to(self.device)
+        rows = self.row_places.repeat_interleave(lengths, output_size=self.total)
+        return rows + self.positions
+
+    def query_places(self, heads: int) -> Tensor:
+        """(batch, heads, longest) int64: a number for each token and head of the rectangle, likewise."""
+        if heads not in self._query_places:
+            of_head = torch.arange(heads, device=self.device)[:, None] << 24
+            positions = torch.arange(self.longest, device=self.device)
+            self._query_places[heads] = self.row_places[:, None, None] + of_head + positions
+        return self._query_places[heads]
+
+    @cached_property
+    def _query_places(self) -> dict[int, Tensor]:
+        return {}
 
     @cached_property
     def cells(self) -> Tensor:

@@ -44,6 +44,7 @@ class Job:
 
     def pieces(self, heads: int) -> Iterator[_Piece]:
         """The groups, cut so that none has more than `CELLS` scores, unless it is a single sequence."""
+        rows = np.array(self.queries.rows or range(self.queries.batch))
         query_starts = np.concatenate([[0], np.cumsum(self.queries.lengths)])
         key_starts = np.concatenate([[0], np.cumsum(self.keys.lengths)])
         for first, last in self.groups:
@@ -56,7 +57,7 @@ class Job:
                     self.keys.part(start, end),
                     slice(int(query_starts[start]), int(query_starts[end])),
                     slice(int(key_starts[start]), int(key_starts[end])),
-                    np.arange(start, end),
+                    rows[start:end],
                 )
 
     def lines(self, piece: _Piece, bias: Tensor | None) -> Lines:
@@ -74,7 +75,7 @@ class Job:
 
 @dataclass(frozen=True, eq=False)
 class _Piece:
-    """Some sequences: their layouts, where they lie in the streams, and their numbers in the batch."""
+    """Some sequences: their layouts, where they lie in the streams, and their numbers in the whole batch."""
 
     queries: Layout
     keys: Layout

@@ -58,9 +58,10 @@ class SequenceHead(nn.Module):
         self.output = nn.Linear(config.d_model, len(config.labels))
         self.dropout = Dropout(config.classifier_dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(n, d_model) → (n, labels)."""
-        return self.output(self.dropout(torch.tanh(self.dense(self.dropout(x)))))
+    def forward(self, x: Tensor, places: Tensor) -> Tensor:
+        """(n, d_model) → (n, labels); places (n,) are what the dropout's masks depend on."""
+        inner = torch.tanh(self.dense(self.dropout(x, places)))
+        return self.output(self.dropout(inner, places))
 
 
 class T5ForSequenceClassification(T5Backbone):
@@ -82,7 +83,8 @@ class T5ForSequenceClassification(T5Backbone):
             UserError: a sequence without `</s>`.
         """
         hidden = self.decode(self.shift_right(ids, layout), layout, self.encode(ids, layout), layout)
-        return self.sequence_head(hidden.index_select(0, self._last_ends(ids, layout)))
+        ends = self._last_ends(ids, layout)
+        return self.sequence_head(hidden.index_select(0, ends), layout.row_places)
 
     def _last_ends(self, ids: Tensor, layout: Layout) -> Tensor:
         """(batch,): the place of each sequence's last `</s>` in the stream."""
@@ -127,7 +129,7 @@ class T5ForTokenClassification(T5Backbone):
 
     def token_logits(self, ids: Tensor, layout: Layout) -> Tensor:
         """Packed ids (total,) → (total, labels)."""
-        return self.token_head(self.dropout(self.encode(ids, layout)))
+        return self.token_head(self.dropout(self.encode(ids, layout), layout.places))
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, labels: Tensor | None = None

@@ -98,9 +98,9 @@ class T5FeedForward(nn.Module):
         self.down = nn.Linear(config.d_ff, config.d_model, bias=False)
         self.dropout_rate = config.dropout_rate
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, layout: Layout) -> Tensor:
         inner = activated(self.activation, self.up(x)) if self.gate is None else self._gated(x, self.gate)
-        inner = dropout(inner, self.dropout_rate, training=self.training)
+        inner = dropout(inner, self.dropout_rate, layout.places, training=self.training)
         return self.down(inner.to(self.down.weight.dtype))
 
     def _gated(self, x: Tensor, gate: nn.Linear) -> Tensor:
@@ -130,8 +130,8 @@ class T5EncoderLayer(nn.Module):
 
     def forward(self, x: Tensor, layout: Layout, bias: Tensor) -> Tensor:
         normed = self.attention_norm(x)
-        x = x + self.dropout(self.attention(normed, normed, layout, layout, bias=bias))
-        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+        x = x + self.dropout(self.attention(normed, normed, layout, layout, bias=bias), layout.places)
+        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x), layout), layout.places)
 
 
 class T5DecoderLayer(nn.Module):
@@ -149,10 +149,11 @@ class T5DecoderLayer(nn.Module):
         self, x: Tensor, layout: Layout, bias: Tensor, source: Tensor, source_layout: Layout
     ) -> Tensor:
         normed = self.attention_norm(x)
-        x = x + self.dropout(self.attention(normed, normed, layout, layout, bias=bias, causal=True))
+        attended = self.attention(normed, normed, layout, layout, bias=bias, causal=True)
+        x = x + self.dropout(attended, layout.places)
         crossed = self.cross_attention(self.cross_norm(x), source, layout, source_layout)
-        x = x + self.dropout(crossed)
-        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+        x = x + self.dropout(crossed, layout.places)
+        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x), layout), layout.places)
 
 
 class T5Stack(nn.Module):
@@ -177,11 +178,11 @@ class T5Stack(nn.Module):
 
     def forward(self, embedded: Tensor, layout: Layout, *source: Any) -> Tensor:
         """(total, d_model) → (total, d_model); a decoder also takes the source stream and its layout."""
-        x = self.dropout(embedded)
+        x = self.dropout(embedded, layout.places)
         biases = self.biases(layout.longest, layout.longest)
         for layer, bias in zip(self.layers, biases, strict=True):
             x = layer(x, layout, bias, *source)
-        return self.dropout(self.final_norm(x))
+        return self.dropout(self.final_norm(x), layout.places)
 
     def biases(self, queries: int, keys: int, first_query: int = 0) -> list[Tensor]:
         """The (heads, queries, keys) of each layer: its own, or the first's for all of them."""

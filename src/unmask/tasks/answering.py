@@ -125,7 +125,7 @@ class ElectraAnswerModel:
             ids if len(ids) <= limit else [*ids[: limit - 1], self.tokenizer.sep_token_id] for ids in encoded
         ]
 
-    def loss(self, batch: Batch, step: int) -> Loss:
+    def loss(self, batch: Batch, step: int, whole: Batch) -> Loss:
         device = self.model.device
         out = diffusion_step(
             self.model.generator,
@@ -133,14 +133,15 @@ class ElectraAnswerModel:
             to_tensor(batch["tokens"], device),
             to_tensor(batch["masked"], device),
             to_tensor(batch["drawn"], device),
-            to_layout(batch["lengths"], device),
+            to_layout(batch, device),
             to_tensor(batch["token_types"], device),
             weights=torch.from_numpy(batch["weights"]).to(device),
             noise_seed=step_seed(self.seed, "sampling", step),
             answers=to_tensor(batch["answers"], device),
         )
-        passes = 1 if self.model.discriminator is None else 2
-        return Loss(out.loss(), out.metrics(), passes * len(batch["tokens"]))
+        answers, passes = len(whole["answers"]), 1 if self.model.discriminator is None else 2
+        total = out.out_of(noisable=answers, judged=answers if passes == 2 else 0).loss()
+        return Loss(total, out, passes * len(batch["tokens"]))
 
     def predict(self, rows: Sequence[Row]) -> list[Prediction]:
         return [Prediction(text) for text in self.answer(rows)]

@@ -15,7 +15,9 @@ from unmask.tasks.rows import read_rows
 from unmask.tasks.settings import FinetuneSettings
 from unmask.tasks.task import Task
 from unmask.training.loop import step_seed, train
+from unmask.training.ranks import ALONE, Ranks
 from unmask.training.runs import MODEL, claim_run
+from unmask.training.settings import Parallel
 
 logger = logging.getLogger("unmask")
 
@@ -28,6 +30,9 @@ def finetune(
     *,
     device: torch.device,
     fresh_weights: bool = False,
+    ranks: Ranks = ALONE,
+    parallel: Parallel = "ddp",
+    accumulate: int = 1,
 ) -> Path:
     """Train a model on a task's training rows and write it to `directory/model`; continues a stopped run.
 
@@ -35,6 +40,7 @@ def finetune(
         model: a model directory or Hub name; of an ELECTRA pair the discriminator is taken for classification,
             both for text-to-text.
         fresh_weights: start from drawn weights of the same shape instead: the task without pre-training.
+        ranks, parallel, accumulate: see `loop.train`.
 
     Returns:
         The model's directory; at once if it is already there.
@@ -43,16 +49,17 @@ def finetune(
         UserError: data, model and task do not fit, or `directory` holds a run with other settings.
     """
     destination = directory / MODEL
-    claim_run(
-        directory,
-        {
-            "task": {key: str(value) for key, value in dataclasses.asdict(task).items()},
-            "model": str(model),
-            "fresh_weights": fresh_weights,
-            "settings": dataclasses.asdict(settings),
-        },
-    )
-    if destination.is_dir():
+    with ranks.first_alone():
+        claim_run(
+            directory,
+            {
+                "task": {key: str(value) for key, value in dataclasses.asdict(task).items()},
+                "model": str(model),
+                "fresh_weights": fresh_weights,
+                "settings": dataclasses.asdict(settings),
+            },
+        )
+    if ranks.same(destination.is_dir()):
         logger.warning("%s is finished: its model is in %s", directory, destination)
         return destination
     rows = read_rows(task, "train")
@@ -70,7 +77,12 @@ def finetune(
         settings.loop_settings(steps),
         directory,
         label=f"fine-tuning on {task.name}",
+        ranks=ranks,
+        parallel=parallel,
+        accumulate=accumulate,
     )
-    with hub.atomic_directory(destination) as temporary:
-        learner.save_pretrained(temporary)
+    with ranks.together():
+        if ranks.is_first:
+            with hub.atomic_directory(destination) as temporary:
+                learner.save_pretrained(temporary)
     return destination

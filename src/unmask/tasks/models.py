@@ -51,7 +51,8 @@ class TaskModel(Protocol):
     def examples(self, rows: Sequence[Row]) -> Any:
         """The rows as a source of batches (`unmask.data.finetuning`)."""
 
-    def loss(self, batch: Batch, step: int) -> Loss: ...
+    def loss(self, batch: Batch, step: int, whole: Batch) -> Loss:
+        """Of a batch's rows, the mean over the whole batch of which they are a part."""
 
     def predict(self, rows: Sequence[Row]) -> list[Prediction]:
         """The answers for rows, in their order; what is wanted of them is not looked at."""

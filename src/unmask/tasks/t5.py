@@ -96,8 +96,8 @@ class T5TaskModel:
     def _encode(self, texts: Sequence[str], limit: int) -> list[list[int]]:
         return encode_with_end(self.tokenizer, texts, limit)
 
-    def loss(self, batch: Batch, step: int) -> Loss:
-        return t5_loss(self.model, batch, self.device)
+    def loss(self, batch: Batch, step: int, whole: Batch) -> Loss:
+        return t5_loss(self.model, batch, self.device, whole)
 
     def predict(self, rows: Sequence[Row]) -> list[Prediction]:
         kind = self.task.its_kind

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from unmask.training.parallel import local
+
 
 class MovingAverage:
     """An exponential moving average of a model's trainable weights, in their own precision.
@@ -27,11 +29,12 @@ class MovingAverage:
     def update(self, step: int) -> None:
         """Take in the weights as they are after a step (counted from 0)."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(list(self.values.values()), list(self._parameters.values()), 1.0 - decay)
+        averages, weights = (list(map(local, each.values())) for each in (self.values, self._parameters))
+        torch._foreach_lerp_(averages, weights, 1.0 - decay)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """The model has the average for its weights inside the block. Nothing is copied."""
+        """The model has the average for its weights inside the block. Nothing is copied, but for shards."""
         self._swap()
         try:
             yield
@@ -44,6 +47,14 @@ class MovingAverage:
         for name, parameter in self._parameters.items():
             parameter.copy_(self.values[name])
 
+    @torch.no_grad()
     def _swap(self) -> None:
         for name, parameter in self._parameters.items():
-            parameter.data, self.values[name] = self.values[name], parameter.data
+            if local(parameter) is parameter:
+                parameter.data, self.values[name] = self.values[name], parameter.data
+            else:
+                # FSDP knows a shard by its memory.
+                shard, average = local(parameter), local(self.values[name])
+                kept = shard.clone()
+                shard.copy_(average)
+                average.copy_(kept)

@@ -1,4 +1,9 @@
-"""Checkpoints of a run: written whole or not at all, verified before they are trusted."""
+"""Checkpoints of a run: written whole or not at all, verified before they are trusted.
+
+A checkpoint is written and read by `torch.distributed.checkpoint`, as safetensors: each rank writes what it holds, and
+any number of ranks reads what it needs. Nothing in it is a pickle. `checkpoint.json` has the checksum of every file;
+no file is read before it has been compared.
+"""
 
 from __future__ import annotations
 
@@ -7,22 +12,30 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Mapping
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 
 from unmask import hub
 from unmask.errors import UserError
+from unmask.training.parallel import local
+from unmask.training.ranks import ALONE, Ranks
 
 logger = logging.getLogger("unmask")
 
-MODEL = "model.safetensors"
-OPTIMISER = "optimiser.safetensors"
-AVERAGE = "average.safetensors"
 MANIFEST = "checkpoint.json"
+#: What the names of tensors begin with: weights, moments, the moving average of the weights.
+MODEL, OPTIMISER, AVERAGE = "model.", "optimiser.", "average."
 
 #: What the system says where nothing more can be written: disk full, quota spent, file size limited.
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -37,6 +50,7 @@ def save_checkpoint(
     keep: int,
     keep_every: int = 0,
     average: Mapping[str, Tensor] | None = None,
+    ranks: Ranks = ALONE,
 ) -> None:
     """Write `directory/step-N` beside and rename it, then drop the old ones.
 
@@ -47,19 +61,31 @@ def save_checkpoint(
         keep: how many of the newest stay.
         keep_every: those at multiples of so many steps stay too; 0: none.
         average: the moving average of the weights, by parameter name.
+        ranks: all of them write, into one directory that all see.
 
     Raises:
         UserError: there is no room; the checkpoints that were there are as they were.
     """
+    tensors = _tensors(model, optimiser, average)
+    temporary = directory
     try:
-        with hub.atomic_directory(_path(directory, step)) as temporary:
-            files = {MODEL: _distinct(dict(model.state_dict())), OPTIMISER: _optimiser_tensors(optimiser)}
-            if average is not None:
-                files[AVERAGE] = dict(average)
-            for name, tensors in files.items():
-                hub.write_weights(temporary / name, tensors)
-            checksums = {name: _sha256(temporary / name) for name in files}
-            hub.write_atomically(temporary / MANIFEST, _manifest(step, checksums))
+        with ranks.together():
+            if ranks.is_first:
+                directory.mkdir(parents=True, exist_ok=True)
+                name = f".{_path(directory, step).name}."
+                temporary = Path(tempfile.mkdtemp(dir=directory, prefix=name, suffix=".part"))
+        temporary = ranks.same(temporary)
+        _write(temporary, tensors, ranks)
+        checksums: dict[str, str] = {}
+        for some in ranks.gathered(_checksums(sorted(temporary.iterdir())[ranks.number :: ranks.count])):
+            checksums |= some
+        with ranks.together():
+            if ranks.is_first:
+                hub.write_atomically(temporary / MANIFEST, _manifest(step, checksums))
+                hub.replace_directory(temporary, _path(directory, step))
+                for old in _steps(directory)[:-keep]:
+                    if not (keep_every and _step_of(old) % keep_every == 0):
+                        shutil.rmtree(old)
     except OSError as error:
         if error.errno not in _NO_ROOM:
             raise
@@ -69,9 +95,9 @@ def save_checkpoint(
             f"no room for the checkpoint of step {step} in {directory} ({error.strerror}): free some space there, "
             f"then the same command {outcome}"
         ) from None
-    for old in _steps(directory)[:-keep]:
-        if not (keep_every and _step_of(old) % keep_every == 0):
-            shutil.rmtree(old)
+    finally:
+        if ranks.is_first and temporary != directory:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def load_newest(
@@ -79,27 +105,25 @@ def load_newest(
     model: nn.Module,
     optimiser: torch.optim.Optimizer,
     average: Mapping[str, Tensor] | None = None,
+    *,
+    ranks: Ranks = ALONE,
 ) -> int:
     """Load the newest whole checkpoint in place and return its step, 0 where there is none.
 
-    A damaged checkpoint is named in a warning and passed over.
+    A damaged checkpoint is named in a warning and passed over. It may have been written by any number of ranks.
     """
-    for path in reversed(_steps(directory)):
-        try:
-            step = _verified_step(path)
-        except UserError as error:
-            logger.warning("passing over a damaged checkpoint: %s", error)
-            continue
-        model.load_state_dict(_shared(model, hub.read_tensors(path / MODEL)))
-        _restore_optimiser(optimiser, hub.read_tensors(path / OPTIMISER))
-        if average is not None:
-            for name, tensor in hub.read_tensors(path / AVERAGE).items():
-                average[name].copy_(tensor)
-        return step
+    for path in _whole(directory, ranks):
+        _start_state(optimiser)
+        written = _read(path, _tensors(model, optimiser, average), ranks)
+        # A parameter that never had a gradient has no moments yet.
+        for name, parameter in _names(model, optimiser).items():
+            if not any(key.startswith(f"{OPTIMISER}{name}/") for key in written):
+                optimiser.state.pop(parameter, None)
+        return _step_of(path)
     return 0
 
 
-def load_mean(directory: Path, model: nn.Module, count: int) -> list[int]:
+def load_mean(directory: Path, model: nn.Module, count: int, *, ranks: Ranks = ALONE) -> list[int]:
     """Give the model the mean of the weights of the newest whole checkpoints, in place (arXiv 1706.03762, 6.1).
 
     Args:
@@ -113,26 +137,36 @@ def load_mean(directory: Path, model: nn.Module, count: int) -> list[int]:
     """
     sums: list[Tensor] = []
     steps: list[int] = []
-    for path in reversed(_steps(directory)):
+    parameters = [local(parameter.detach()) for parameter in model.parameters()]
+    for path in _whole(directory, ranks):
         if len(steps) == count:
             break
-        try:
-            step = _verified_step(path)
-        except UserError as error:
-            logger.warning("passing over a damaged checkpoint: %s", error)
-            continue
-        model.load_state_dict(_shared(model, hub.read_tensors(path / MODEL)))
-        with torch.no_grad():
-            # In float64: the mean does not depend on how many there are of equal ones.
-            values = [parameter.double() for parameter in model.parameters()]
-            sums = values if not sums else list(torch._foreach_add(sums, values))
-        steps.append(step)
+        _read(path, _weights(model), ranks)
+        # In float64: the mean does not depend on how many there are of equal ones.
+        values = [parameter.double() for parameter in parameters]
+        sums = values if not sums else list(torch._foreach_add(sums, values))
+        steps.append(_step_of(path))
     if not steps:
         raise UserError(f"{directory} has no whole checkpoint to average")
-    with torch.no_grad():
-        for parameter, total in zip(model.parameters(), sums, strict=True):
-            parameter.copy_(total / len(steps))
+    for parameter, total in zip(parameters, sums, strict=True):
+        parameter.copy_(total / len(steps))
     return steps
+
+
+def read_checkpoint(path: Path) -> dict[str, Tensor]:
+    """All tensors of a checkpoint, whole, by their names in it (`MODEL` and the like before them).
+
+    Raises:
+        UserError: it is damaged.
+    """
+    fault = _fault(path, ALONE)
+    if fault is not None:
+        raise UserError(fault)
+    tensors = {
+        name: torch.empty(kept.size, dtype=kept.properties.dtype) for name, kept in _written(path).items()
+    }
+    _read(path, tensors, ALONE)
+    return tensors
 
 
 def remove_leftovers(directory: Path) -> None:
@@ -171,18 +205,37 @@ def _manifest(step: int, checksums: Mapping[str, str]) -> str:
     return json.dumps(content | {"checksum": whole}, indent=2, sort_keys=True) + "\n"
 
 
-def _verified_step(path: Path) -> int:
-    manifest = hub.read_json(path / MANIFEST)
+def _whole(directory: Path, ranks: Ranks) -> Iterator[Path]:
+    """The whole checkpoints in a directory, the newest first; damaged ones are named."""
+    for path in reversed(ranks.same(_steps(directory))):
+        faults = [fault for fault in ranks.gathered(_fault(path, ranks)) if fault is not None]
+        if faults:
+            logger.warning("passing over a damaged checkpoint: %s", faults[0])
+        else:
+            yield path
+
+
+def _fault(path: Path, ranks: Ranks) -> str | None:
+    """What is wrong with a checkpoint, as far as this rank's share of its files goes; None where nothing is."""
     try:
+        manifest = hub.read_json(path / MANIFEST)
         step, checksums = manifest["step"], manifest["sha256"]
         if (path / MANIFEST).read_bytes() != _manifest(step, checksums).encode() or step != _step_of(path):
-            raise UserError(f"{path / MANIFEST} is not what was written: its checksum differs")
-        for name, checksum in checksums.items():
-            if _sha256(path / name) != checksum:
-                raise UserError(f"{path / name} is not what was written: its checksum differs")
+            return f"{path / MANIFEST} is not what was written: its checksum differs"
+        for name in sorted(checksums)[ranks.number :: ranks.count]:
+            if _sha256(path / name) != checksums[name]:
+                return f"{path / name} is not what was written: its checksum differs"
+        if {each.name for each in path.iterdir()} != {MANIFEST, *checksums}:
+            return f"{path} has files that were not written with it"
+    except UserError as error:
+        return str(error)
     except (KeyError, TypeError, ValueError, AttributeError, OSError) as error:
-        raise UserError(f"{path / MANIFEST} is incomplete: {error!r}") from None
-    return int(step)
+        return f"{path / MANIFEST} is incomplete: {error!r}"
+    return None
+
+
+def _checksums(files: list[Path]) -> dict[str, str]:
+    return {file.name: _sha256(file) for file in files}
 
 
 def _sha256(path: Path) -> str:
@@ -190,38 +243,85 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _distinct(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Without second names of the same tensor, which safetensors refuses (an ELECTRA pair shares some)."""
+# --- tensors --------------------------------------------------------------------------------------------
+
+
+def _tensors(
+    model: nn.Module, optimiser: torch.optim.Optimizer, average: Mapping[str, Tensor] | None
+) -> dict[str, Tensor]:
+    """Everything that is kept, by name; what has two names (an ELECTRA pair shares embeddings) once."""
+    kept = _weights(model)
+    for name, parameter in _names(model, optimiser).items():
+        for key, value in optimiser.state.get(parameter, {}).items():
+            kept[f"{OPTIMISER}{name}/{key}"] = value
+    return kept | {AVERAGE + name: tensor for name, tensor in (average or {}).items()}
+
+
+def _weights(model: nn.Module) -> dict[str, Tensor]:
+    kept: dict[str, Tensor] = {}
     seen: set[int] = set()
-    kept = {}
-    for name, tensor in state.items():
-        if tensor.data_ptr() not in seen:
-            seen.add(tensor.data_ptr())
-            kept[name] = tensor
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            kept[MODEL + name] = tensor.detach()
     return kept
 
 
-def _shared(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The inverse of `_distinct`: every name that the model knows."""
-    first_name: dict[int, str] = {}
-    full = {}
-    for name, tensor in model.state_dict().items():
-        full[name] = state[first_name.setdefault(tensor.data_ptr(), name)]
-    return full
+def _names(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, nn.Parameter]:
+    """The optimiser's parameters by their names in the model."""
+    owned = {id(parameter) for group in optimiser.param_groups for parameter in group["params"]}
+    return {name: parameter for name, parameter in model.named_parameters() if id(parameter) in owned}
 
 
-def _optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimiser's state as flat tensors: `parameter number.name`. Its settings come from the recipe."""
-    return {
-        f"{number}.{name}": value
-        for number, state in optimiser.state_dict()["state"].items()
-        for name, value in state.items()
-    }
+def _start_state(optimiser: torch.optim.Optimizer) -> None:
+    """Let an optimiser make its state, of whatever tensors it keeps, by a step that changes nothing."""
+    rates = [group["lr"] for group in optimiser.param_groups]
+    for group in optimiser.param_groups:
+        group["lr"] = 0.0
+        for parameter in group["params"]:
+            parameter.grad = torch.zeros_like(parameter)
+    optimiser.step()
+    optimiser.zero_grad(set_to_none=True)
+    for group, rate in zip(optimiser.param_groups, rates, strict=True):
+        group["lr"] = rate
 
 
-def _restore_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    state: dict[int, dict[str, Any]] = {}
-    for key, tensor in tensors.items():
-        number, name = key.split(".", 1)
-        state.setdefault(int(number), {})[name] = tensor
-    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+def _written(path: Path) -> Mapping[str, Any]:
+    """What a checkpoint holds: name → size and type."""
+    found: Any = HuggingFaceStorageReader(str(path)).read_metadata().state_dict_metadata
+    return found
+
+
+def _read(path: Path, tensors: dict[str, Tensor], ranks: Ranks) -> Mapping[str, Any]:
+    """Fill those of the tensors that a checkpoint holds, each rank its own shards of them; gives `_written`."""
+    written = _written(path)
+    with _alone():
+        load(
+            {name: tensor for name, tensor in tensors.items() if name in written},
+            storage_reader=HuggingFaceStorageReader(str(path)),
+            no_dist=ranks.count == 1,
+        )
+    return written
+
+
+def _write(directory: Path, tensors: dict[str, Tensor], ranks: Ranks) -> None:
+    """Raises:
+    OSError: whatever the system says, on any rank.
+    """
+    writer = HuggingFaceStorageWriter(str(directory), save_distributed=True)
+    try:
+        with _alone():
+            save(tensors, storage_writer=writer, no_dist=ranks.count == 1)
+    except CheckpointException as failed:
+        for error, _ in failed.failures.values():
+            if isinstance(error, OSError):
+                raise error from None
+        raise
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Without the remark that a single process is meant to be one."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        yield

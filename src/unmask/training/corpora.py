@@ -9,6 +9,7 @@ from typing import TypeVar
 from unmask.data.shards import Shards
 from unmask.data.stream import EvaluationBatches, Growth, Source, TrainingBatches
 from unmask.errors import UserError
+from unmask.nn.sums import Sums
 from unmask.training.recipe import PretrainRecipe
 
 #: One corpus, or corpora by name.
@@ -75,20 +76,21 @@ def held_out_by_corpus(
     return _each(_named(data), batches)
 
 
-def metrics_by_corpus(
-    measured: Mapping[str, Sequence[T]], means: Callable[[Sequence[T]], Mapping[str, float]]
-) -> dict[str, float]:
+def metrics_by_corpus(measured: Mapping[str, Sequence[Sums]]) -> dict[str, float]:
     """Held-out metrics of all corpora together, and as metric/NAME of each that has a name.
 
     Args:
         measured: name → what was measured of each batch.
-        means: of any of these.
     """
-    metrics = dict(means([part for parts in measured.values() for part in parts]))
+    metrics = _means([part for parts in measured.values() for part in parts])
     for name, parts in measured.items():
         if name:
-            metrics |= {f"{metric}/{name}": value for metric, value in means(parts).items()}
+            metrics |= {f"{metric}/{name}": value for metric, value in _means(parts).items()}
     return metrics
+
+
+def _means(parts: Sequence[Sums]) -> dict[str, float]:
+    return {name: float(value) for name, value in parts[0].joined(parts).metrics().items()}
 
 
 def _named(data: Data) -> dict[str, Shards]:

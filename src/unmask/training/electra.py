@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -26,9 +26,10 @@ from unmask.electra.sharing import Sharing, check_sizes, standing_alone
 from unmask.electra.tokenizer import ElectraTokenizer
 from unmask.errors import UserError
 from unmask.nn.ragged import Layout
+from unmask.nn.sums import Sums
 from unmask.objectives.ramps import Ramp
 from unmask.training.batches import to_layout, to_tensor
-from unmask.training.corpora import Data, held_out_by_corpus, metrics_by_corpus, mixed_batches
+from unmask.training.corpora import Data, held_out_by_corpus, mixed_batches
 from unmask.training.family import Pretraining
 from unmask.training.health import Health, grace_steps
 from unmask.training.loop import Batch, Loss, step_seed
@@ -45,17 +46,6 @@ PASSES: dict[ElectraObjective, int] = {
     "electric": 3,
     "masked-diffusion": 2,
 }
-
-
-class Losses(Protocol):
-    """What a step measured: sums and counts, so that several can be joined."""
-
-    def metrics(self) -> dict[str, Tensor]:
-        """Means for a log."""
-
-    @staticmethod
-    def joined(parts: Sequence[Any]) -> Any:
-        """Several steps as one."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +66,7 @@ class Inputs:
             to_tensor(batch["tokens"], device),
             to_tensor(batch["masked"], device),
             to_tensor(batch["drawn"], device),
-            to_layout(batch["lengths"], device),
+            to_layout(batch, device),
             to_tensor(batch["token_types"], device),
             torch.from_numpy(batch["weights"]).to(device) if "weights" in batch else None,
         )
@@ -93,12 +83,14 @@ class Objective:
     Attributes:
         model: everything that is trained.
         step: (batch, seed of the sampling, temperature) → what it measured.
-        total: of that, the loss to minimise.
+        counts: of a whole batch, what the loss is a mean over, as fields of what a step measures.
+        total: of what it measured, the loss to minimise.
         save: writes what is kept, without the tokenizer, and returns where a tokenizer belongs.
     """
 
     model: nn.Module
     step: Callable[[Inputs, int, float], Any]
+    counts: Callable[[Batch], dict[str, int]]
     total: Callable[[Any], Tensor]
     save: Callable[[Path], list[Path]]
 
@@ -127,24 +119,16 @@ def electra_pretraining(
     temperatures = temperature_ramp(recipe)
     held_out = held_out_batches(recipe, data, tokenizer)
 
-    def measured(batch: Batch, seed: int, temperature: float) -> Losses:
+    def measured(batch: Batch, seed: int, temperature: float) -> Sums:
         return objective.step(Inputs.of(batch, device), seed, temperature)
 
-    def loss_of(batch: Batch, step: int) -> Loss:
+    def loss_of(batch: Batch, step: int, whole: Batch) -> Loss:
         out = measured(batch, step_seed(recipe.seed, "sampling", step), temperatures.at(step))
-        return Loss(objective.total(out), out.metrics(), passes * len(batch["tokens"]))
+        total = objective.total(out.out_of(**objective.counts(whole)))
+        return Loss(total, out, passes * len(batch["tokens"]))
 
-    def evaluated(batches: EvaluationBatches) -> list[Losses]:
-        return [
-            measured(batch, step_seed(recipe.seed, "held-out sampling", k), temperatures.end)
-            for k, batch in enumerate(batches)
-        ]
-
-    def means(steps: Sequence[Losses]) -> dict[str, float]:
-        return {name: float(value) for name, value in steps[0].joined(steps).metrics().items()}
-
-    def evaluate() -> dict[str, float]:
-        return metrics_by_corpus({name: evaluated(batches) for name, batches in held_out.items()}, means)
+    def evaluated(batch: Batch, number: int) -> Sums:
+        return measured(batch, step_seed(recipe.seed, "held-out sampling", number), temperatures.end)
 
     def save(directory: Path) -> None:
         for part in objective.save(directory):
@@ -160,7 +144,8 @@ def electra_pretraining(
         objective.model,
         training_batches(recipe, data, tokenizer, plans),
         loss_of,
-        evaluate,
+        held_out,
+        evaluated,
         save,
         step_flops(recipe, tokenizer, objective.model),
         sample if isinstance(objective.model, ElectraPair) else None,
@@ -285,6 +270,7 @@ def _replaced_tokens(recipe: PretrainRecipe, tokenizer: ElectraTokenizer) -> Obj
         lambda inputs, seed, temperature: pair.replaced_token_step(
             *inputs.arguments(), noise_seed=seed, temperature=temperature
         ),
+        _drawn_and_tokens,
         lambda losses: losses.loss(weight),
         _pair_saver(pair),
     )
@@ -307,7 +293,19 @@ def _masked_diffusion(recipe: PretrainRecipe, tokenizer: ElectraTokenizer) -> Ob
             temperature=temperature,
         )
 
-    return Objective(pair, step, lambda losses: losses.loss(weight), _pair_saver(pair))
+    def counts(batch: Batch) -> dict[str, int]:
+        return {"noisable": _ordinary(batch, tokenizer), "judged": len(batch["tokens"])}
+
+    return Objective(pair, step, counts, lambda losses: losses.loss(weight), _pair_saver(pair))
+
+
+def _drawn_and_tokens(batch: Batch) -> dict[str, int]:
+    return {"drawn": len(batch["drawn"]), "tokens": len(batch["tokens"])}
+
+
+def _ordinary(batch: Batch, tokenizer: ElectraTokenizer) -> int:
+    """How many tokens of a batch are not special."""
+    return int((~np.isin(batch["tokens"], sorted(tokenizer.special_ids))).sum())
 
 
 def _pair_saver(pair: ElectraPair) -> Callable[[Path], list[Path]]:
@@ -382,7 +380,10 @@ def _masked_lm(recipe: PretrainRecipe, tokenizer: ElectraTokenizer) -> Objective
     def step(inputs: Inputs, seed: int, temperature: float) -> MaskedLMLosses:
         return masked_lm_step(model, *inputs.arguments())
 
-    return Objective(model, step, lambda losses: losses.loss(), _saver(lambda: model))
+    def counts(batch: Batch) -> dict[str, int]:
+        return {"drawn": len(batch["drawn"])}
+
+    return Objective(model, step, counts, lambda losses: losses.loss(), _saver(lambda: model))
 
 
 def _all_tokens(recipe: PretrainRecipe, tokenizer: ElectraTokenizer) -> Objective:
@@ -396,6 +397,7 @@ def _all_tokens(recipe: PretrainRecipe, tokenizer: ElectraTokenizer) -> Objectiv
         lambda inputs, seed, temperature: both.step(
             *inputs.arguments(), noise_seed=seed, temperature=temperature
         ),
+        _drawn_and_tokens,
         lambda losses: losses.loss(weight),
         _saver(lambda: standing_alone(both.model)),
     )
@@ -420,7 +422,10 @@ def _electric(recipe: PretrainRecipe, tokenizer: ElectraTokenizer) -> Objective:
         both.energy.save_pretrained(directory / DISCRIMINATOR)
         return [directory, directory / DISCRIMINATOR]
 
-    return Objective(both, step, lambda losses: losses.loss(weight), save)
+    def counts(batch: Batch) -> dict[str, int]:
+        return {"tokens": _ordinary(batch, tokenizer)}
+
+    return Objective(both, step, counts, lambda losses: losses.loss(weight), save)
 
 
 def _saver(model: Callable[[], ElectraForMaskedLM]) -> Callable[[Path], list[Path]]:

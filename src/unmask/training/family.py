@@ -9,8 +9,10 @@ from typing import Any
 
 from torch import nn
 
+from unmask.data.stream import EvaluationBatches
+from unmask.nn.sums import Sums
 from unmask.training.health import Diagnose
-from unmask.training.loop import Batch, Loss
+from unmask.training.loop import Batch, Loss, LossOf
 from unmask.training.watching import Sample
 
 
@@ -21,8 +23,9 @@ class Pretraining:
     Attributes:
         model: everything that is trained, or that a checkpoint has to hold.
         batches: random access: `batches[k]` is batch k.
-        loss_of: (batch, step) → Loss.
-        evaluate: held-out metrics.
+        loss_of: see `loop.LossOf`.
+        held_out: each corpus' batches to measure on, by name.
+        measure: (a held-out batch, or a part of it; the batch's number) → what was measured.
         save: writes the finished model into a directory.
         flops: batch → floating-point operations of a step on it.
         sample: what the model does with a held-out text; None: nothing is shown.
@@ -31,9 +34,15 @@ class Pretraining:
 
     model: nn.Module
     batches: Any
-    loss_of: Callable[[Batch, int], Loss]
-    evaluate: Callable[[], Mapping[str, float]]
+    loss_of: LossOf
+    held_out: Mapping[str, EvaluationBatches]
+    measure: Callable[[Batch, int], Sums]
     save: Callable[[Path], None]
     flops: Callable[[Batch], int]
     sample: Callable[[], Sample] | None = None
     diagnose: Diagnose | None = None
+
+    def loss(self, step: int) -> Loss:
+        """Of the whole batch of a step."""
+        batch = self.batches[step]
+        return self.loss_of(batch, step, batch)

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from unmask.training.parallel import local
 
-def find_fault(model: nn.Module, compute: Callable[[], Tensor]) -> str:
+
+def find_fault(model: nn.Module, passes: Iterable[Callable[[], tuple[Tensor, Any]]]) -> str | None:
     """What of a step is the first that is not finite: a weight, a layer's output, the loss, a weight's gradient.
 
     Args:
-        compute: makes the step's loss again, from the same weights and draws. Gradients are left in the weights.
+        passes: each makes a part of the step's loss again, first of a pair, from the same weights and draws. Gradients
+            are left in the weights. All are made, whatever is found: other ranks may wait for their part of them.
+
+    Returns:
+        None where nothing is found, as the parts are finite and their sum is not, or it is another rank's.
     """
-    for name, parameter in model.named_parameters():
-        if not _finite(parameter):
-            return f"the weight {name}"
-    found: list[str] = []
+    found = [f"the weight {name}" for name, each in model.named_parameters() if not _finite(local(each))][:1]
 
     def watch(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
@@ -44,15 +47,15 @@ def find_fault(model: nn.Module, compute: Callable[[], Tensor]) -> str:
         if parameter.requires_grad
     ]
     try:
-        loss = compute()
-        if not found and not _finite(loss):
-            found.append("the loss")
-        if not found:
+        for compute in passes:
+            loss, _ = compute()
+            if not found and not _finite(loss):
+                found.append("the loss")
             loss.backward()
     finally:
         for handle in handles:
             handle.remove()
-    return found[0] if found else "the norm of all gradients"
+    return found[0] if found else None
 
 
 def _finite(value: Any) -> bool:

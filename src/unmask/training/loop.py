@@ -3,6 +3,9 @@
 A step is a pure function of (weights, optimiser state, batch k, seed, k): batch k comes from a random-access
 stream, and every draw inside the step is seeded by k. So a run that is killed anywhere and continued from its
 newest checkpoint ends with the same weights, bit for bit, on the same machine with the same thread count.
+
+Several processes, and several passes a step (`accumulate`), share batch k's texts: each makes its part of the same
+loss, so that the result is the same up to rounding.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -20,8 +24,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from unmask.data.ragged import rank_parts
 from unmask.data.stream import read_ahead
 from unmask.errors import UserError
+from unmask.nn.sums import Sums
 from unmask.objectives.randomness import generator
 from unmask.training.allocator import kept_memory
 from unmask.training.averages import MovingAverage
@@ -30,9 +36,11 @@ from unmask.training.faults import find_fault
 from unmask.training.health import Diagnose
 from unmask.training.metrics import MetricsLog
 from unmask.training.optimisers import layer_factors, make_optimiser
+from unmask.training.parallel import Spread, check_parallel
 from unmask.training.precision import choose_precision
+from unmask.training.ranks import ALONE, Ranks
 from unmask.training.schedules import schedule
-from unmask.training.settings import LoopSettings
+from unmask.training.settings import LoopSettings, Parallel
 from unmask.training.watching import Sample, Watch
 
 Batch = Mapping[str, np.ndarray]
@@ -40,17 +48,22 @@ Batch = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Loss:
-    """What a step minimises and what it reports.
+    """What a step minimises and what it reports, or its part of one batch's texts.
 
     Attributes:
-        total: a scalar that gradients flow from.
-        metrics: scalars to log, detached.
+        total: a scalar that gradients flow from; of a part, so that the parts' totals add up to the batch's.
+        measured: what to log, as sums.
         tokens: tokens that went through the model, for the rate.
     """
 
     total: Tensor
-    metrics: Mapping[str, Tensor]
+    measured: Sums
     tokens: int
+
+
+#: (a batch or some of its texts, step, the whole batch) → their loss, normalised by the counts of the whole batch.
+#: May draw from torch's global generator, which is seeded by the step.
+LossOf = Callable[[Batch, int, Batch], Loss]
 
 
 class Interrupted(KeyboardInterrupt):
@@ -60,7 +73,7 @@ class Interrupted(KeyboardInterrupt):
 def train(
     model: nn.Module,
     batches: Any,
-    loss_of: Callable[[Batch, int], Loss],
+    loss_of: LossOf,
     settings: LoopSettings,
     directory: Path,
     *,
@@ -71,16 +84,18 @@ def train(
     diagnose: Diagnose | None = None,
     data_workers: int = 0,
     tensorboard: bool = False,
+    ranks: Ranks = ALONE,
+    parallel: Parallel = "ddp",
+    accumulate: int = 1,
 ) -> MetricsLog:
     """Train `model` in place, continuing from the newest whole checkpoint in `directory` if there is one.
 
     A step whose loss or gradient is not finite is skipped: weights and moments stay as they are, and a line of the
     kind "skipped" says where it went wrong. With `ema_decay` the model that is evaluated, and that is left at the
-    end, is the moving average of the weights.
+    end, is the moving average of the weights. With `parallel` "fsdp" it is whole at the end on the first rank alone.
 
     Args:
-        batches: random access: `batches[k]` is batch k (a `grain.MapDataset`).
-        loss_of: (batch, step) → Loss; may draw from torch's global generator, which is seeded by the step.
+        batches: random access: `batches[k]` is batch k (a `grain.MapDataset`), the same on every rank.
         directory: where checkpoints/ and metrics.jsonl are kept.
         label: what the progress line calls this work.
         evaluate: held-out metrics, run with the model in evaluation mode and the training's precision.
@@ -90,13 +105,23 @@ def train(
             terminal and, as lines of the kind "warning", into the log.
         data_workers: processes that make batches ahead; 0: a thread. It changes no result.
         tensorboard: write `directory`/tensorboard too.
+        ranks: the processes that share each batch; `directory` is one that all of them see.
+        parallel: how they share the model.
+        accumulate: passes in which each makes its part of a step, for less memory.
 
     Raises:
-        Interrupted: after Ctrl-C or SIGTERM, once the state is saved (where checkpoints are wanted).
-        UserError: too many steps in a row were skipped, or there is no room for a checkpoint.
+        Interrupted: after Ctrl-C or SIGTERM on any rank, once the state is saved (where checkpoints are wanted).
+        UserError: too many steps in a row were skipped, there is no room for a checkpoint, or the optimiser cannot
+            run on shards.
+        FailedElsewhere: another rank ended by one of these.
     """
+    check_parallel(parallel, settings.optimiser)
     device = next(model.parameters()).device
-    settings = replace(settings, precision=choose_precision(settings.precision, device, directory))
+    with ranks.first_alone():
+        settings = replace(settings, precision=choose_precision(settings.precision, device, directory))
+        for place in (directory, directory / "checkpoints") if ranks.is_first else ():
+            remove_leftovers(place)
+    spread = Spread(model, ranks, parallel)
     optimiser = make_optimiser(
         settings.optimiser,
         model.named_parameters(),
@@ -115,20 +140,21 @@ def train(
     )
     average = MovingAverage(model, settings.ema_decay) if settings.ema_decay else None
     checkpoints = directory / "checkpoints"
-    for place in (directory, checkpoints):
-        remove_leftovers(place)
-    first = load_newest(checkpoints, model, optimiser, None if average is None else average.values)
-    watch = Watch(
-        label,
-        directory,
-        first,
-        settings.steps,
-        device=device,
-        precision=settings.precision,
-        flops=flops,
-        diagnose=diagnose,
-        tensorboard=tensorboard,
-    )
+    averages = None if average is None else average.values
+    first = load_newest(checkpoints, model, optimiser, averages, ranks=ranks)
+    with ranks.first_alone():
+        watch = Watch(
+            label,
+            directory,
+            first,
+            settings.steps,
+            device=device,
+            precision=settings.precision,
+            flops=flops,
+            diagnose=diagnose,
+            tensorboard=tensorboard,
+            ranks=ranks,
+        )
 
     def save(step: int) -> None:
         save_checkpoint(
@@ -138,31 +164,34 @@ def train(
             optimiser,
             keep=settings.keep_checkpoints,
             keep_every=settings.keep_every,
-            average=None if average is None else average.values,
+            average=averages,
+            ranks=ranks,
         )
 
     def evaluated(step: int, kind: str = "evaluation") -> None:
         averaged = nullcontext() if average is None else average.in_place()
-        with watch.paused(), averaged, _evaluation(model), _autocast(model, settings):
+        with watch.paused(), averaged, _evaluation(model), _autocast(device, settings):
             if evaluate is not None:
-                watch.evaluated(step, evaluate(), kind)
+                watch.evaluated(step, spread.look(evaluate), kind)
             if sample is not None:
-                watch.sampled(step, sample())
+                watch.sampled(step, spread.look(sample))
 
     def skipped(step: int, fault: str) -> None:
         in_a_row = watch.skipped(step, fault)
         if in_a_row >= settings.max_skipped:
             newest = newest_step(checkpoints)
             saved = f"the last checkpoint is of step {newest}" if newest else "there is no checkpoint"
-            raise UserError(
-                f"{label}: stopped at step {step}, {in_a_row} steps in a row had no finite loss and gradient "
-                f"({fault}); {saved}: lower learning_rate, or lengthen the warm-up, in a new run"
-            )
+            with ranks.together():
+                if ranks.is_first:
+                    raise UserError(
+                        f"{label}: stopped at step {step}, {in_a_row} steps in a row had no finite loss and gradient "
+                        f"({fault}); {saved}: lower learning_rate, or lengthen the warm-up, in a new run"
+                    )
 
     model.train()
     with (
         kept_memory(),
-        _stop_requests() as stop_requested,
+        _stop_requests(ranks) as stop_requested,
         watch,
         closing(read_ahead(batches, first, settings.steps, workers=data_workers)) as ahead,
     ):
@@ -171,8 +200,8 @@ def train(
         for step, batch in zip(range(first, settings.steps), ahead, strict=True):
             for group in optimiser.param_groups:
                 group["lr"] = settings.learning_rate * factor(step) * group["factor"]
-            loss, fault = _step(model, optimiser, loss_of, batch, step, settings)
-            watch.stepped(batch, loss.tokens)
+            losses, fault = _step(spread, optimiser, loss_of, batch, step, settings, accumulate)
+            watch.stepped(batch, sum(loss.tokens for loss in losses) * ranks.count)
             done = step + 1
             last = done == settings.steps
             if fault is not None:
@@ -180,11 +209,12 @@ def train(
             elif average is not None:
                 average.update(step)
             if fault is None and (done % settings.log_every == 0 or last):
-                values = {name: float(value) for name, value in loss.metrics.items()}
+                measured = ranks.joined([loss.measured for loss in losses])
+                values = {name: float(value) for name, value in measured.metrics().items()}
                 watch.trained(done, values, settings.learning_rate * factor(step))
             if last or (settings.evaluate_every and done % settings.evaluate_every == 0):
                 evaluated(done)
-            stopping = stop_requested.is_set() and not last
+            stopping = ranks.any(stop_requested.is_set()) and not last
             if settings.checkpoint_every and (last or stopping or done % settings.checkpoint_every == 0):
                 with watch.paused():
                     save(done)
@@ -194,53 +224,76 @@ def train(
                     if settings.checkpoint_every
                     else "not saved, as checkpoint_every is 0: the same command starts again"
                 )
-                raise Interrupted(f"{label}: stopped after step {done} of {settings.steps}, {outcome}")
+                with ranks.together():
+                    if ranks.is_first:
+                        raise Interrupted(
+                            f"{label}: stopped after step {done} of {settings.steps}, {outcome}"
+                        )
         if settings.average_checkpoints:
-            load_mean(checkpoints, model, settings.average_checkpoints)
+            load_mean(checkpoints, model, settings.average_checkpoints, ranks=ranks)
             evaluated(settings.steps, "averaged")
     if average is not None:
         average.put_in()
+    spread.gather()
     model.eval()
     return watch.log
 
 
 def _step(
-    model: nn.Module,
+    spread: Spread,
     optimiser: torch.optim.Optimizer,
-    loss_of: Callable[[Batch, int], Loss],
+    loss_of: LossOf,
     batch: Batch,
     step: int,
     settings: LoopSettings,
-) -> tuple[Loss, str | None]:
-    """Make a step, unless its loss or gradient is not finite: then what of it is not, and nothing is changed."""
+    accumulate: int,
+) -> tuple[list[Loss], str | None]:
+    """Make a step, unless its loss or gradient is not finite: then what of it is not, and nothing is changed.
 
-    def compute() -> Loss:
+    Returns:
+        The losses of this rank's passes.
+    """
+    model, ranks = spread.model, spread.ranks
+    device = next(model.parameters()).device
+    parts = rank_parts(dict(batch), ranks.number, ranks.count, accumulate)
+
+    def compute(part: Batch, counts: bool) -> tuple[Tensor, Loss]:
+        # The same seed for each part: draws are told apart by the texts' numbers in the whole batch.
         torch.manual_seed(step_seed(settings.seed, "step", step))
-        with _autocast(model, settings):
-            return loss_of(batch, step)
+        with _autocast(device, settings):
+            loss = loss_of(part, step, batch)
+        if not counts:
+            loss = Loss(loss.total * 0, loss.measured.of_nothing(), 0)
+        return loss.total, loss
 
-    loss = compute()
+    def passes() -> Iterator[Callable[[], tuple[Tensor, Loss]]]:
+        for number, part in enumerate(parts, 1):
+            yield partial(spread.run, compute, *part, last=number == len(parts))
+
     optimiser.zero_grad(set_to_none=True)
-    loss.total.backward()
+    losses = []
+    for make in passes():
+        total, loss = make()
+        total.backward()
+        losses.append(replace(loss, total=total.detach()))
     parameters = [parameter for parameter in model.parameters() if parameter.grad is not None]
-    norm = nn.utils.get_total_norm(
-        [parameter.grad for parameter in parameters if parameter.grad is not None], foreach=True
-    )
+    norm = spread.norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+    total = ranks.total(torch.stack([loss.total for loss in losses]).sum())
     # On a GPU this waits for the backward pass, once a step.
-    if not torch.isfinite(norm + loss.total.detach()):
+    if not torch.isfinite(norm + total):
         optimiser.zero_grad(set_to_none=True)
-        fault = find_fault(model, lambda: compute().total)
+        found = find_fault(model, passes())
         optimiser.zero_grad(set_to_none=True)
-        return loss, fault
+        everywhere = [fault for fault in ranks.gathered(found) if fault is not None]
+        return losses, (everywhere or ["the norm of all gradients"])[0]
     if settings.clip_norm:
         nn.utils.clip_grads_with_norm_(parameters, settings.clip_norm, norm, foreach=True)
     optimiser.step()
-    return loss, None
+    return losses, None
 
 
-def _autocast(model: nn.Module, settings: LoopSettings) -> torch.autocast:
-    device = next(model.parameters()).device.type
-    return torch.autocast(device, torch.bfloat16, enabled=settings.precision == "bfloat16")
+def _autocast(device: torch.device, settings: LoopSettings) -> torch.autocast:
+    return torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16")
 
 
 def step_seed(seed: int, purpose: str, step: int) -> int:
@@ -253,17 +306,17 @@ def _evaluation(model: nn.Module) -> Iterator[None]:
     was_training = model.training
     model.eval()
     try:
-        with torch.inference_mode():
-            yield
+        yield
     finally:
         model.train(was_training)
 
 
 @contextmanager
-def _stop_requests() -> Iterator[threading.Event]:
+def _stop_requests(ranks: Ranks) -> Iterator[threading.Event]:
     """Turns Ctrl-C and SIGTERM into a request that the loop answers between two steps.
 
-    A second Ctrl-C interrupts at once, as usual: the newest checkpoint is whole either way.
+    A second Ctrl-C interrupts at once, as usual: the newest checkpoint is whole either way. Not among several ranks:
+    they get one from the terminal and one from torchrun, which itself ends what does not end in time.
     """
     requested = threading.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -271,7 +324,7 @@ def _stop_requests() -> Iterator[threading.Event]:
         return
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if requested.is_set():
+        if requested.is_set() and ranks.count == 1:
             raise KeyboardInterrupt
         requested.set()
 

@@ -20,22 +20,28 @@ class MetricsLog:
     and what that was made from. Everything else is numbers.
     """
 
-    def __init__(self, path: Path, *, keep_below: int) -> None:
+    def __init__(self, path: Path, *, keep_below: int, written: bool = True) -> None:
         """Open the log of a run that continues after step `keep_below`: later lines are dropped.
 
         Those were written by steps whose checkpoint was never finished; they will be written again.
+
+        Args:
+            written: whether this process writes the file; others of the run remember the lines alone.
         """
         self.path = path
+        self.written = written
         self.lines: list[dict[str, Any]] = []
         if path.is_file() and keep_below > 0:
             self.lines = [line for line in read_metrics(path) if line["step"] <= keep_below]
-        hub.write_atomically(path, "".join(json.dumps(line) + "\n" for line in self.lines))
+        if written:
+            hub.write_atomically(path, "".join(json.dumps(line) + "\n" for line in self.lines))
 
     def write(self, step: int, kind: str, values: Mapping[str, Any]) -> None:
         line = {"step": step, "kind": kind, **values}
         self.lines.append(line)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        if self.written:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from unmask.errors import UserError
+from unmask.training.parallel import norms
 from unmask.training.settings import OptimiserName
 
 
@@ -57,7 +58,7 @@ class ScaledAdamW(torch.optim.AdamW):
         tensors = [group["params"][0] for group in self.param_groups]
         rates = [group["lr"] for group in self.param_groups]
         # They stay tensors on the parameters' device: reading them would make the host wait for it.
-        scaled = torch._foreach_norm(tensors)
+        scaled = norms(tensors)
         torch._foreach_mul_(scaled, [tensor.numel() ** -0.5 for tensor in tensors])
         torch._foreach_clamp_min_(scaled, self.SMALLEST_SCALE)
         torch._foreach_mul_(scaled, rates)

@@ -13,10 +13,13 @@ from unmask.t5.byte_tokenizer import AnyT5Tokenizer
 from unmask.training.corpora import Data, checksums
 from unmask.training.electra import electra_pretraining, given_weights
 from unmask.training.family import Pretraining
+from unmask.training.held_out import held_out_metrics
 from unmask.training.loop import step_seed, train
 from unmask.training.page import REPORT, write_run_page
+from unmask.training.ranks import ALONE, Ranks
 from unmask.training.recipe import PretrainRecipe
 from unmask.training.runs import MODEL, claim_run
+from unmask.training.settings import Parallel
 from unmask.training.starting import START, settled
 from unmask.training.t5 import t5_pretraining
 
@@ -35,12 +38,15 @@ def pretrain(
     device: torch.device,
     data_workers: int = 0,
     tensorboard: bool = False,
+    ranks: Ranks = ALONE,
+    parallel: Parallel = "ddp",
+    accumulate: int = 1,
 ) -> Path:
     """Train a model from scratch, or continue, and write it to `directory/model`, its page `report.html` beside it.
 
     Args:
         data: one corpus, or several by name, mixed as the recipe says.
-        data_workers, tensorboard: see `loop.train`.
+        data_workers, tensorboard, ranks, parallel, accumulate: see `loop.train`.
 
     Returns:
         The model's directory; at once if it is already there.
@@ -49,24 +55,26 @@ def pretrain(
         UserError: `directory` holds a run with other settings, or the data is too small for one batch.
     """
     model_directory = directory / MODEL
-    recipe, start, made_by = settled(recipe, directory)
-    claim_run(
-        directory,
-        {
-            "recipe": recipe.as_table(),
-            "tokenizer": tokenizer.fingerprint,
-            "data": checksums(data),
-            **given_weights(recipe),
-            **start,
-        },
-    )
-    if model_directory.is_dir():
+    with ranks.first_alone():
+        recipe, start, made_by = settled(recipe, directory)
+        claim_run(
+            directory,
+            {
+                "recipe": recipe.as_table(),
+                "tokenizer": tokenizer.fingerprint,
+                "data": checksums(data),
+                **given_weights(recipe),
+                **start,
+            },
+        )
+    if ranks.same(model_directory.is_dir()):
         logger.warning("%s is finished: its model is in %s", directory, model_directory)
         return model_directory
     work = pretraining_of(made_by, data, tokenizer, device, directory / PLANS)
-    if start and recipe.generator is None and not (directory / START).is_dir():
-        with hub.atomic_directory(directory / START) as temporary:
-            work.save(temporary)
+    with ranks.together():
+        if start and recipe.generator is None and ranks.is_first and not (directory / START).is_dir():
+            with hub.atomic_directory(directory / START) as temporary:
+                work.save(temporary)
     log = train(
         work.model,
         work.batches,
@@ -74,18 +82,25 @@ def pretrain(
         recipe.loop_settings(),
         directory,
         label=f"pre-training {recipe.family}",
-        evaluate=work.evaluate,
+        evaluate=lambda: held_out_metrics(work, ranks),
         sample=work.sample,
         flops=work.flops,
         diagnose=work.diagnose,
         data_workers=data_workers,
         tensorboard=tensorboard,
+        ranks=ranks,
+        parallel=parallel,
+        accumulate=accumulate,
     )
-    # Before the model, whose directory says that all is there.
-    parameters = sum(parameter.numel() for parameter in work.model.parameters())
-    write_run_page(directory / REPORT, log.lines, recipe.as_table(), {"parameters": f"{parameters:,}"})
-    with hub.atomic_directory(model_directory) as temporary:
-        work.save(temporary)
+    with ranks.together():
+        if ranks.is_first:
+            # Before the model, whose directory says that all is there.
+            parameters = sum(parameter.numel() for parameter in work.model.parameters())
+            write_run_page(
+                directory / REPORT, log.lines, recipe.as_table(), {"parameters": f"{parameters:,}"}
+            )
+            with hub.atomic_directory(model_directory) as temporary:
+                work.save(temporary)
     return model_directory
 
 

@@ -17,15 +17,18 @@ class Progress:
 
     PLAIN_SECONDS = 15.0
 
-    def __init__(self, label: str, done: int, steps: int | None, unit: str = "tokens") -> None:
+    def __init__(
+        self, label: str, done: int, steps: int | None, unit: str = "tokens", *, quiet: bool = False
+    ) -> None:
         """Args:
         done: steps that were made before.
         steps: how many there are; None: nobody knows.
         unit: what the rate counts, a second.
+        quiet: print nothing.
         """
         self.label, self.done, self.steps, self.unit = label, done, steps, unit
         self.first, self.amount = done, 0
-        self.console = Console(stderr=True)
+        self.console = Console(stderr=True, quiet=quiet)
         self.bar = RichProgress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),

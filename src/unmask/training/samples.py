@@ -25,7 +25,7 @@ WORDY = 40
 SUSPECTED = 0.5
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def t5_sample(
     model: T5ForConditionalGeneration, tokenizer: AnyT5Tokenizer, batch: Batch, device: torch.device
 ) -> Sample:
@@ -72,7 +72,7 @@ def _greedy(
     return ids[1:]
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def electra_sample(
     pair: ElectraPair, tokenizer: ElectraTokenizer, batch: Batch, device: torch.device, *, noise_seed: int
 ) -> Sample:

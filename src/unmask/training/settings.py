@@ -8,6 +8,8 @@ from typing import Literal
 from unmask.training.schedules import ScheduleName
 
 Precision = Literal["auto", "float32", "bfloat16"]
+#: How several processes share a model: each has all of it, or a part of every layer.
+Parallel = Literal["ddp", "fsdp"]
 OptimiserName = Literal["adamw", "scaled-adamw", "electra-adam", "adafactor", "muon"]
 
 

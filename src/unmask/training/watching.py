@@ -15,6 +15,7 @@ from unmask.training.health import Diagnose
 from unmask.training.meter import Meter, in_words
 from unmask.training.metrics import MetricsLog
 from unmask.training.progress import Progress
+from unmask.training.ranks import ALONE, Ranks
 
 #: A sample of what the model does: a "text" for a terminal, and whatever it was made from.
 Sample = Mapping[str, Any]
@@ -31,6 +32,7 @@ class Watch:
         flops: a batch → floating-point operations of a step on it; None: nobody knows.
         diagnose: see `loop.train`.
         tensorboard: write for TensorBoard too.
+        ranks: the processes of the run, of which the first alone prints and writes.
 
     Raises:
         UserError: TensorBoard is wanted and not installed.
@@ -48,10 +50,11 @@ class Watch:
         flops: Callable[[Any], int] | None = None,
         diagnose: Diagnose | None = None,
         tensorboard: bool = False,
+        ranks: Ranks = ALONE,
     ) -> None:
-        self._board = Board(directory, first) if tensorboard else None
-        self.log = MetricsLog(directory / "metrics.jsonl", keep_below=first)
-        self._progress = Progress(label, first, steps)
+        self._board = Board(directory, first) if tensorboard and ranks.is_first else None
+        self.log = MetricsLog(directory / "metrics.jsonl", keep_below=first, written=ranks.is_first)
+        self._progress = Progress(label, first, steps, quiet=not ranks.is_first)
         self._meter = Meter(device, precision)
         self._flops = flops
         self._diagnose = diagnose

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -14,7 +15,7 @@ from unmask.electra.heads import ElectraForMultipleChoice
 from unmask.tasks.heads.head import ElectraTaskModel
 from unmask.tasks.kinds.kind import Prediction, Row
 from unmask.tasks.task import Task
-from unmask.training.batches import to_layout, to_tensor
+from unmask.training.batches import task_loss, to_layout, to_tensor
 from unmask.training.loop import Batch, Loss
 
 
@@ -45,19 +46,22 @@ class ChoiceModel(ElectraTaskModel):
     def _logits(self, batch: Batch) -> torch.Tensor:
         lengths = batch["choice_lengths"]
         there = lengths > 0
+        # Each text's number in the whole batch.
+        examples = np.asarray(batch.get("rows", np.arange(len(lengths))))
+        numbers = examples[:, None] * lengths.shape[1] + np.arange(lengths.shape[1])
         flat = self.model.choice_logits(
             to_tensor(batch["inputs"], self.device),
-            to_layout(lengths[there], self.device),
+            to_layout({"lengths": lengths[there], "rows": numbers[there]}, self.device),
             to_tensor(batch["token_types"], self.device),
         )
         return self.model.by_example(flat, there.sum(1).tolist()).float()
 
-    def loss(self, batch: Batch, step: int) -> Loss:
+    def loss(self, batch: Batch, step: int, whole: Batch) -> Loss:
         logits = self._logits(batch)
         labels = to_tensor(batch["labels"], self.device)
-        loss = nn.functional.cross_entropy(logits, labels)
-        accuracy = (logits.argmax(-1) == labels).float().mean()
-        return Loss(loss, {"loss": loss.detach(), "accuracy": accuracy}, len(batch["inputs"]))
+        loss_sum = nn.functional.cross_entropy(logits, labels, reduction="sum")
+        hits = (logits.argmax(-1) == labels).sum()
+        return task_loss(loss_sum, len(labels), len(whole["labels"]), len(batch["inputs"]), hits)
 
     @torch.inference_mode()
     def predict(self, rows: Sequence[Row]) -> list[Prediction]:

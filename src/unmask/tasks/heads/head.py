@@ -81,7 +81,7 @@ class ElectraTaskModel(ABC):
         """The rows as a source of batches (`unmask.data.finetuning`)."""
 
     @abstractmethod
-    def loss(self, batch: Batch, step: int) -> Loss: ...
+    def loss(self, batch: Batch, step: int, whole: Batch) -> Loss: ...
 
     @abstractmethod
     def predict(self, rows: Sequence[Row]) -> list[Prediction]:
@@ -96,7 +96,7 @@ class ElectraTaskModel(ABC):
         """Ids (total,), layout and segments (total,) of a batch."""
         return (
             to_tensor(batch["inputs"], self.device),
-            to_layout(batch["lengths"], self.device),
+            to_layout(batch, self.device),
             to_tensor(batch["token_types"], self.device),
         )
 

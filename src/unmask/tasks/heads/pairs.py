@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
 import torch
 
 from unmask import hub
@@ -56,7 +57,7 @@ class PairsModel:
     def examples(self, rows: Sequence[Row]) -> NoReturn:
         raise UserError("minimal pairs are evaluated, not learnt")
 
-    def loss(self, batch: Any, step: int) -> NoReturn:
+    def loss(self, batch: Any, step: int, whole: Any) -> NoReturn:
         raise UserError("minimal pairs are evaluated, not learnt")
 
     def save_pretrained(self, directory: Path) -> NoReturn:
@@ -123,7 +124,7 @@ class ElectraPairsModel(PairsModel):
             rows = [list(encoded[text]) for text, _ in some]
             for row, (_, place) in zip(rows, some, strict=True):
                 row[place] = self.tokenizer.mask_token_id
-            layout = to_layout(torch.tensor([len(row) for row in rows]).numpy(), self.device)
+            layout = to_layout({"lengths": np.array([len(row) for row in rows])}, self.device)
             ids = torch.tensor([token for row in rows for token in row], device=self.device)
             at = layout.starts + torch.tensor([place for _, place in some], device=self.device)
             logits = model.logits(model.hidden(ids, layout, at=at)).float().log_softmax(-1)
@@ -140,7 +141,7 @@ class ElectraPairsModel(PairsModel):
         for chosen in batches_by_length([len(ids) for ids in encoded], BATCH_TOKENS):
             lengths = [len(encoded[text]) for text in chosen]
             ids = torch.tensor([token for text in chosen for token in encoded[text]], device=self.device)
-            logits = model.token_logits(ids, to_layout(torch.tensor(lengths).numpy(), self.device)).float()
+            logits = model.token_logits(ids, to_layout({"lengths": np.array(lengths)}, self.device)).float()
             original = torch.nn.functional.logsigmoid(-logits).double().cpu().split(lengths)
             for text, values in zip(chosen, original, strict=True):
                 sums[text] = float(values[1:-1].sum())

@@ -14,7 +14,7 @@ from unmask.electra.heads import ElectraForSequenceClassification
 from unmask.tasks.heads.head import ElectraTaskModel
 from unmask.tasks.kinds.kind import Prediction, Row
 from unmask.tasks.task import Task
-from unmask.training.batches import to_tensor
+from unmask.training.batches import task_loss, to_tensor
 from unmask.training.loop import Batch, Loss
 
 
@@ -43,12 +43,12 @@ class ClassificationModel(ElectraTaskModel):
         batch = self.tokenizer(first, second, truncation=True, max_length=self.limit)
         return Labelled(batch["input_ids"], targets, token_types=batch["token_type_ids"])
 
-    def loss(self, batch: Batch, step: int) -> Loss:
+    def loss(self, batch: Batch, step: int, whole: Batch) -> Loss:
         logits = self.model.sequence_logits(*self.packed(batch))
         labels = to_tensor(batch["labels"], self.device)
-        loss = nn.functional.cross_entropy(logits.float(), labels)
-        accuracy = (logits.argmax(-1) == labels).float().mean()
-        return Loss(loss, {"loss": loss.detach(), "accuracy": accuracy}, len(batch["inputs"]))
+        loss_sum = nn.functional.cross_entropy(logits.float(), labels, reduction="sum")
+        hits = (logits.argmax(-1) == labels).sum()
+        return task_loss(loss_sum, len(labels), len(whole["labels"]), len(batch["inputs"]), hits)
 
     @torch.inference_mode()
     def predict(self, rows: Sequence[Row]) -> list[Prediction]:
@@ -71,11 +71,11 @@ class RegressionModel(ClassificationModel):
     def targets(self, rows: Sequence[Row]) -> Sequence[float]:
         return [float(row.target) for row in rows]
 
-    def loss(self, batch: Batch, step: int) -> Loss:
+    def loss(self, batch: Batch, step: int, whole: Batch) -> Loss:
         numbers = self.model.sequence_logits(*self.packed(batch))
         labels = torch.from_numpy(batch["labels"]).to(self.device)
-        loss = self.model.loss(numbers, labels)
-        return Loss(loss, {"loss": loss.detach()}, len(batch["inputs"]))
+        loss_sum = self.model.loss(numbers, labels) * len(labels)
+        return task_loss(loss_sum, len(labels), len(whole["labels"]), len(batch["inputs"]))
 
     @torch.inference_mode()
     def predict(self, rows: Sequence[Row]) -> list[Prediction]:

@@ -13,7 +13,7 @@ from unmask.tasks.heads.head import ElectraTaskModel
 from unmask.tasks.kinds.kind import Prediction, Row
 from unmask.tasks.kinds.question_answering import QuestionAnswering
 from unmask.tasks.task import Task
-from unmask.training.batches import to_tensor
+from unmask.training.batches import task_loss, to_tensor
 from unmask.training.loop import Batch, Loss
 
 
@@ -61,10 +61,10 @@ class SpanModel(ElectraTaskModel):
             max_question=self.task.max_question,
         )
 
-    def loss(self, batch: Batch, step: int) -> Loss:
+    def loss(self, batch: Batch, step: int, whole: Batch) -> Loss:
         labels = to_tensor(batch["labels"], self.device)
-        loss = self.model.span_loss(*self.packed(batch), labels)
-        return Loss(loss, {"loss": loss.detach()}, len(batch["inputs"]))
+        loss_sum = self.model.span_loss(*self.packed(batch), labels) * len(labels)
+        return task_loss(loss_sum, len(labels), len(whole["labels"]), len(batch["inputs"]))
 
     def predict(self, rows: Sequence[Row]) -> list[Prediction]:
         found = answer(

@@ -12,7 +12,7 @@ from unmask.electra.heads import ElectraForTokenClassification
 from unmask.tasks.entities import OUTSIDE
 from unmask.tasks.heads.head import ElectraTaskModel
 from unmask.tasks.kinds.kind import Prediction, Row
-from unmask.training.batches import to_tensor
+from unmask.training.batches import task_loss, to_tensor
 from unmask.training.loop import Batch, Loss
 
 #: A piece that has no tag.
@@ -63,14 +63,15 @@ class TaggingModel(ElectraTaskModel):
             held += length
         return [*parts, (first, len(lengths))]
 
-    def loss(self, batch: Batch, step: int) -> Loss:
+    def loss(self, batch: Batch, step: int, whole: Batch) -> Loss:
         logits = self.model.token_logits(*self.packed(batch))
         labels = to_tensor(batch["token_labels"], self.device)
         marked = labels != NONE
         logits, labels = logits[marked].float(), labels[marked]
-        loss = nn.functional.cross_entropy(logits, labels)
-        accuracy = (logits.argmax(-1) == labels).float().mean()
-        return Loss(loss, {"loss": loss.detach(), "accuracy": accuracy}, len(batch["inputs"]))
+        loss_sum = nn.functional.cross_entropy(logits, labels, reduction="sum")
+        hits = (logits.argmax(-1) == labels).sum()
+        counted = int((whole["token_labels"] != NONE).sum())
+        return task_loss(loss_sum, len(labels), counted, len(batch["inputs"]), hits)
 
     @torch.inference_mode()
     def predict(self, rows: Sequence[Row]) -> list[Prediction]:

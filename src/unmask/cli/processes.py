@@ -1,0 +1,57 @@
+"""How the processes that torchrun starts share a training command's work."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cyclopts import Parameter
+
+from unmask.errors import UserError
+from unmask.training.settings import OptimiserName, Parallel
+
+if TYPE_CHECKING:
+    from unmask.training.ranks import Ranks
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Processes:
+    """How a step's work is done; the result is the same up to rounding, so a run may be continued with others.
+
+    Attributes:
+        parallel: (under torchrun) ddp: each process has the whole model; fsdp: each has a part of every layer, for
+            models that do not fit otherwise.
+        accumulate: passes in which each process makes its part of a step, for batches that do not fit at once.
+    """
+
+    parallel: Parallel = "ddp"
+    accumulate: int = 1
+
+    def check(self, optimiser: OptimiserName) -> None:
+        """Raises:
+        UserError: settings that mean nothing, or an optimiser that cannot run so.
+        """
+        from unmask.training.parallel import check_parallel
+        from unmask.training.ranks import is_launched
+
+        if self.accumulate < 1:
+            raise UserError(f"--accumulate {self.accumulate}: it must be at least 1")
+        if self.parallel == "fsdp" and not is_launched():
+            raise UserError(
+                "--parallel fsdp needs several processes: torchrun --nproc-per-node N -m unmask …"
+            )
+        check_parallel(self.parallel, optimiser)
+
+    @contextmanager
+    def join(self) -> Iterator[Ranks]:
+        """The ranks of the command, of which the first alone speaks."""
+        from unmask.training.ranks import joined_ranks
+
+        with joined_ranks() as ranks:
+            if not ranks.is_first:
+                logging.getLogger("unmask").setLevel(logging.CRITICAL)
+            yield ranks

@@ -1,0 +1,122 @@
+"""Real runs of two processes under torchrun: one is killed, all are stopped politely, one has no room."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from unmask.training.metrics import read_metrics
+
+pytestmark = pytest.mark.long
+
+FAMILIES = ("t5", "electra")
+
+
+class Launched:
+    """`torchrun … -m unmask …` with two processes."""
+
+    def __init__(self, *arguments: object, restarts: int = 0) -> None:
+        launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+        command = [sys.executable, "-m", *launcher, "--max-restarts", str(restarts), "-m", "unmask"]
+        self.popen = subprocess.Popen(
+            [*command, *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+
+    def ranks(self) -> list[int]:
+        """The processes' ids."""
+        place = Path(f"/proc/{self.popen.pid}/task/{self.popen.pid}/children")
+        return [int(pid) for pid in place.read_text().split()]
+
+    def wait(self) -> tuple[int, str, str]:
+        out, error = self.popen.communicate(timeout=600)
+        return self.popen.returncode, out, error
+
+    def wait_for(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            assert self.popen.poll() is None, self.popen.communicate()
+            time.sleep(0.02)
+
+
+def weights(run: Path) -> dict[str, bytes]:
+    model = run / "model"
+    return {str(file.relative_to(model)): file.read_bytes() for file in model.rglob("*.safetensors")}
+
+
+def steps_of(run: Path) -> list[int]:
+    return sorted(int(path.name[5:]) for path in (run / "checkpoints").glob("step-*"))
+
+
+def is_written(run: Path, step: int) -> bool:
+    return any(done >= step for done in steps_of(run))
+
+
+@pytest.mark.parametrize(("family", "parallel"), [("t5", "fsdp"), ("electra", "ddp")])
+def test_a_rank_is_killed_and_the_run_finishes(
+    family: str, parallel: str, corpus: Path, recipes: dict[str, Path], tmp_path: Path
+) -> None:
+    def command(run: Path) -> list[object]:
+        flags = ["--parallel", parallel, "--steps", 60, "--data-workers", 1]
+        return ["pretrain", recipes[family], "--data", corpus, "--out", run, *flags]
+
+    whole = Launched(*command(tmp_path / "whole")).wait()
+    assert whole[0] == 0, whole[2]
+    assert whole[1] == f"model: {tmp_path / 'whole' / 'model'}\n", "the first rank alone speaks"
+    run = tmp_path / "run"
+    launched = Launched(*command(run), restarts=2)
+    launched.wait_for(lambda: is_written(run, 10))
+    os.kill(launched.ranks()[1], signal.SIGKILL)
+    code, out, error = launched.wait()
+    assert code == 0, error
+    assert out == f"model: {run / 'model'}\n"
+    assert weights(run) == weights(tmp_path / "whole")
+    assert [line["step"] for line in read_metrics(run / "metrics.jsonl") if line["kind"] == "training"] == [
+        *range(1, 61)
+    ]
+
+
+@pytest.mark.parametrize("to_one", [False, True])
+def test_all_ranks_stop_at_the_same_step(
+    to_one: bool, corpus: Path, recipes: dict[str, Path], tmp_path: Path
+) -> None:
+    """SIGTERM to torchrun, which hands it on, or to the second rank alone."""
+    run = tmp_path / "run"
+    flags = ["--steps", 100_000, "--checkpoint-every", 100_000, "--parallel", "fsdp"]
+    launched = Launched("pretrain", recipes["t5"], "--data", corpus, "--out", run, *flags)
+    log = run / "metrics.jsonl"
+    launched.wait_for(lambda: log.is_file() and len(read_metrics(log)) > 5)
+    os.kill(launched.ranks()[1] if to_one else launched.popen.pid, signal.SIGTERM)
+    code, _, error = launched.wait()
+    assert code != 0
+    (step,) = steps_of(run)
+    assert error.count(f"stopped after step {step} of 100000, saved: the same command continues") == 1
+    assert len(list((run / "checkpoints" / f"step-{step:08d}").glob("shard-*"))) == 2
+
+
+def test_an_error_is_said_once(recipes: dict[str, Path], tmp_path: Path) -> None:
+    launched = Launched("pretrain", recipes["t5"], "--data", tmp_path / "none", "--out", tmp_path / "run")
+    code, _, error = launched.wait()
+    assert code != 0
+    assert error.count("error: ") == 1
+    assert "none" in next(line for line in error.splitlines() if line.startswith("error: "))
+
+
+def test_muon_on_shards_is_refused_before_the_run(
+    corpus: Path, recipes: dict[str, Path], tmp_path: Path
+) -> None:
+    flags = ["--parallel", "fsdp", "--optimiser", "muon"]
+    launched = Launched("pretrain", recipes["t5"], "--data", corpus, "--out", tmp_path / "run", *flags)
+    code, _, error = launched.wait()
+    assert code != 0
+    assert error.count("error: the optimiser muon needs whole matrices") == 1
+    assert not (tmp_path / "run").exists()
