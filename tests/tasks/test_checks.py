@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from unmask.errors import UserError
 from unmask.tasks.checks import check_data
+from unmask.tasks.models import load_for_training, token_counter
+from unmask.tasks.rows import read_rows
 from unmask.tasks.task import Task
 
 
@@ -21,7 +25,7 @@ def task_of(tmp_path: Path, kind: str = "classification", **splits: str) -> Task
 
 def test_data_in_order_has_no_warning(tmp_path: Path) -> None:
     found = check_data(
-        task_of(tmp_path, train="a,x\nb,y\n", test="c,x\nd,y\n"), lambda texts: [1] * len(texts)
+        task_of(tmp_path, train="a,x\nb,y\n", test="c,x\nd,y\n"), lambda rows: {"source": [1] * len(rows)}
     )
     assert found.warnings() == []
     assert [(check.split, check.rows, dict(check.classes)) for check in found.splits] == [
@@ -34,7 +38,7 @@ def test_every_fault_is_found_and_named(tmp_path: Path) -> None:
     train = "a,x\n,x\nb,y\na,x\nb,x\n" + "".join(f"c{n},x\n" for n in range(20)) + "e,only-here\n"
     found = check_data(
         task_of(tmp_path, train=train, test="a,x\nf,z\ng,y\n"),
-        lambda texts: [1 + 200 * (t == "e") for t in texts],
+        lambda rows: {"source": [1 + 200 * (row.sources[0] == "e") for row in rows]},
     )
     assert found.warnings() == [
         "train: 1 rows have an empty column (row 2)",
@@ -65,3 +69,27 @@ def test_nothing_to_check(tmp_path: Path) -> None:
         check_data(Task("t", "classification", ("text",), "label"))
     with pytest.raises(UserError, match="every row has an empty column"):
         check_data(task_of(tmp_path, train="a,\n,x\n"))
+
+
+@pytest.mark.parametrize("family", ["t5", "electra"])
+def test_lengths_are_those_that_training_would_cut(
+    family: str, tmp_path: Path, tiny_models: dict[str, Path]
+) -> None:
+    task = task_of(tmp_path, train="the cat sat on the mat,yes\nme,no\n")
+    rows = read_rows(task, "train")
+    counter = token_counter(task, str(tiny_models[family]))
+    assert counter is not None
+    learner = load_for_training(
+        task, str(tiny_models[family]), rows, fresh_weights=False, device=torch.device("cpu")
+    )
+    batch = learner.examples(rows).fetch(np.arange(2))
+    found = counter(rows)
+    assert list(found["source"]) == batch["input_lengths" if family == "t5" else "lengths"].tolist()
+    if family == "t5":
+        assert list(found["target"]) == batch["target_lengths"].tolist()
+
+
+def test_what_is_read_in_parts_is_not_cut(tmp_path: Path, tiny_models: dict[str, Path]) -> None:
+    task = Task("t", "question-answering", ("question", "context"), "answer")
+    assert token_counter(task, str(tiny_models["electra"])) is None
+    assert token_counter(task, str(tiny_models["t5"])) is not None

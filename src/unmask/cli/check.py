@@ -12,7 +12,7 @@ def check(task: str, *, data: Path | None = None, model: str | None = None) -> N
     Args:
         task: the task's TOML file, or the name of one that is built in (`unmask task list`).
         data: the directory of a built-in task's files; default: from the Hub.
-        model: whose tokenizer counts lengths; default: lengths are not looked at.
+        model: a model whose tokenizer counts lengths; default: lengths are not looked at.
     """
     from rich.console import Console
 
@@ -21,12 +21,12 @@ def check(task: str, *, data: Path | None = None, model: str | None = None) -> N
     from unmask.tasks.data_report import data_tables
     from unmask.tasks.library import find_task
 
-    count = None
+    chosen, count = find_task(task, data), None
     if model is not None:
         from unmask.tasks.models import token_counter
 
-        count = token_counter(model)
-    found = check_data(find_task(task, data), count)
+        count = token_counter(chosen, model)
+    found = check_data(chosen, count)
     console = Console()
     for table in data_tables(found):
         print_table(table, console)

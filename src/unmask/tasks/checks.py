@@ -126,15 +126,15 @@ def _named(numbers: Sequence[int]) -> str:
     return f" (row {', '.join(map(str, numbers[:SHOWN]))}{more})"
 
 
-#: Texts → how many tokens each has, special ones included.
-TokenCounter = Callable[[Sequence[str]], Sequence[int]]
+#: Rows → how many tokens each has that is read ("source") and to be written ("target"), special ones included.
+TokenCounter = Callable[[Sequence[Row]], Mapping[str, Sequence[int]]]
 
 
 def check_data(task: Task, count_tokens: TokenCounter | None = None) -> DataCheck:
     """Look through all of a task's files.
 
     Args:
-        count_tokens: of the model's tokenizer; None: lengths are not looked at.
+        count_tokens: as a model has them (`unmask.tasks.models.token_counter`); None: lengths are not looked at.
 
     Raises:
         UserError: a file cannot be read, has no such column, or not one row that can be used.
@@ -228,17 +228,11 @@ def _classes(task: Task, rows: Sequence[Row]) -> dict[str, int]:
 def _lengths(task: Task, rows: Sequence[Row], count: TokenCounter | None) -> dict[str, Lengths]:
     if count is None:
         return {}
-    kind = task.its_kind
-    found = {
-        "source": _measured([kind.source_text(task, row) for row in rows], task.max_source_length, count)
-    }
-    if kind.head == "writer":
-        found["target"] = _measured(
-            [kind.target_text(task, row) for row in rows], task.max_target_length, count
-        )
-    return found
+    limits = {"source": task.max_source_length, "target": task.max_target_length}
+    return {part: _measured(lengths, limits[part]) for part, lengths in count(rows).items()}
 
 
-def _measured(texts: Sequence[str], limit: int, count: TokenCounter) -> Lengths:
-    lengths = sorted(count(texts))
-    return Lengths(lengths[len(lengths) // 2], lengths[-1], limit, sum(length > limit for length in lengths))
+def _measured(lengths: Sequence[int], limit: int) -> Lengths:
+    ordered = sorted(lengths)
+    cut = sum(length > limit for length in ordered)
+    return Lengths(ordered[len(ordered) // 2], ordered[-1], limit, cut)

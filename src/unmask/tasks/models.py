@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,7 +18,7 @@ from unmask.errors import UserError
 from unmask.t5.byte_tokenizer import load_tokenizer
 from unmask.t5.config import KINDS
 from unmask.tasks.answering import TRAINED, ElectraAnswerModel
-from unmask.tasks.checks import check_data
+from unmask.tasks.checks import TokenCounter, check_data
 from unmask.tasks.heads.choice import ChoiceModel
 from unmask.tasks.heads.head import ElectraTaskModel
 from unmask.tasks.heads.pairs import ElectraPairsModel, T5PairsModel
@@ -131,18 +131,41 @@ def family_of(directory: Path) -> str:
     return "electra"
 
 
-def token_counter(name_or_path: str) -> Callable[[Sequence[str]], list[int]]:
-    """How many tokens a model reads of each text, special ones included."""
-    directory = hub.find_model(name_or_path)
-    tokenizer: Any
-    if family_of(directory) == "t5":
-        tokenizer = load_tokenizer(directory)
-    else:
-        tokenizer = ElectraTokenizer.from_pretrained(directory)
-    return lambda texts: [len(ids) for ids in tokenizer.encode_batch(list(texts))]
+def token_counter(task: Task, name_or_path: str) -> TokenCounter | None:
+    """Counts the tokens of rows as a model would read and write them if nothing were cut off. None where nothing is:
+    ELECTRA reads long contexts in windows and long rows of tokens in parts."""
+    directory, kind = hub.find_model(name_or_path), task.its_kind
+    if family_of(directory) == "t5" or kind.head == "writer":
+        both: Any = load_tokenizer if family_of(directory) == "t5" else ElectraTokenizer.from_pretrained
+        tokenizer = both(directory)
+
+        def of_texts(rows: Sequence[Row]) -> dict[str, list[int]]:
+            return {
+                "source": _lengths(tokenizer.encode_batch([kind.source_text(task, row) for row in rows])),
+                "target": _lengths(tokenizer.encode_batch([kind.target_text(task, row) for row in rows])),
+            }
+
+        return of_texts if kind.trains else None
+    electra = ElectraTokenizer.from_pretrained(directory)
+
+    def of_segments(rows: Sequence[Row]) -> dict[str, list[int]]:
+        texts = [task.segment_texts(row.sources) for row in rows]
+        if kind.head != "choice":
+            second = [text[1] for text in texts] if len(texts[0]) == 2 else None
+            return {"source": _lengths(electra([text[0] for text in texts], second)["input_ids"])}
+        firsts = [" ".join(text) for text, row in zip(texts, rows, strict=True) for _ in row.choices]
+        lengths = iter(_lengths(electra(firsts, [text for row in rows for text in row.choices])["input_ids"]))
+        # Of choices, the longest counts.
+        return {"source": [max(next(lengths) for _ in row.choices) for row in rows]}
+
+    return of_segments if kind.head in ("label", "number", "choice") else None
+
+
+def _lengths(rows: Sequence[Sequence[int]]) -> list[int]:
+    return [len(row) for row in rows]
 
 
 def warn_of_data(task: Task, name_or_path: str) -> None:
     """Log what should be looked at before a model is trained on a task's data, a line for each."""
-    for line in check_data(task, token_counter(name_or_path)).warnings():
+    for line in check_data(task, token_counter(task, name_or_path)).warnings():
         logger.warning("%s", line)
