@@ -1,4 +1,4 @@
-"""What ELECTRA makes of a text: the generator's proposals for its gaps, the discriminator's suspicions."""
+"""What ELECTRA makes of a text: its gaps filled, the generator's proposals for them, the discriminator's suspicions."""
 
 from __future__ import annotations
 

@@ -86,6 +86,9 @@ class ElectraLayer(nn.Module):
 
     def forward(self, x: Tensor, layout: Layout, *, causal: bool = False) -> Tensor:
         """(total, hidden_size) → (total, hidden_size); causal: a token sees itself and what comes before it."""
+        return self.feed_forward(self.self_attention(x, layout, causal=causal), layout.places)
+
+    def self_attention(self, x: Tensor, layout: Layout, *, causal: bool = False) -> Tensor:
         mixed = attention(
             self.split(self.query(x)),
             self.split(self.key(x)),
@@ -96,9 +99,15 @@ class ElectraLayer(nn.Module):
             scale=(x.shape[-1] // self.heads) ** -0.5,
             dropout=self.attention_dropout if self.training else 0.0,
         )
-        x = self.attention_norm(x + self.dropout(self.attention_output(mixed.flatten(1)), layout.places))
+        return self.add_attention(x, mixed, layout.places)
+
+    def add_attention(self, x: Tensor, mixed: Tensor, places: Tensor | None = None) -> Tensor:
+        """norm(x + what attention has mixed, (total, heads, head_width)); places: what dropout depends on."""
+        return self.attention_norm(x + self.dropout(self.attention_output(mixed.flatten(1)), places))
+
+    def feed_forward(self, x: Tensor, places: Tensor | None = None) -> Tensor:
         inner = self.down(self.activation(self.up(x)))
-        return self.feed_forward_norm(x + self.dropout(inner, layout.places))
+        return self.feed_forward_norm(x + self.dropout(inner, places))
 
 
 class ElectraEncoder(nn.Module):
@@ -202,6 +211,25 @@ class ElectraOutput:
     loss: Tensor | None
 
 
+def initialise(model: nn.Module, std: float, glorot: tuple[str, ...]) -> None:
+    """Draw weights in place: normal, truncated at two deviations; Glorot uniform for `glorot`; biases 0.
+
+    Source: google-research/electra `create_initializer` and the `tf.layers.dense` calls without one.
+
+    Args:
+        glorot: names of linear layers.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear) and name in glorot:
+            nn.init.xavier_uniform_(module.weight)
+        elif isinstance(module, nn.Linear | nn.Embedding | OutputLayer) and module.weight is not None:
+            nn.init.trunc_normal_(module.weight, std=std, a=-2 * std, b=2 * std)
+        elif isinstance(module, nn.LayerNorm):
+            nn.init.ones_(module.weight)
+        if isinstance(getattr(module, "bias", None), Tensor):
+            nn.init.zeros_(module.bias)
+
+
 class ElectraBackbone(PretrainedModel):
     """What the models of this family share: the encoder, their names on disk, their first weights."""
 
@@ -226,20 +254,7 @@ class ElectraBackbone(PretrainedModel):
 
     @torch.no_grad()
     def initialise(self) -> None:
-        """Normal, truncated at two deviations of `initializer_range`; Glorot uniform for `glorot`; biases 0.
-
-        Source: google-research/electra `create_initializer` and the `tf.layers.dense` calls without one.
-        """
-        std = self.config.initializer_range
-        for name, module in self.named_modules():
-            if isinstance(module, nn.Linear) and name in self.glorot:
-                nn.init.xavier_uniform_(module.weight)
-            elif isinstance(module, nn.Linear | nn.Embedding | OutputLayer) and module.weight is not None:
-                nn.init.trunc_normal_(module.weight, std=std, a=-2 * std, b=2 * std)
-            elif isinstance(module, nn.LayerNorm):
-                nn.init.ones_(module.weight)
-            if isinstance(getattr(module, "bias", None), Tensor):
-                nn.init.zeros_(module.bias)
+        initialise(self, self.config.initializer_range, self.glorot)
 
     def pack(self, input_ids: Rows, attention_mask: Tensor | None, token_type_ids: Rows | None) -> Batch:
         return Batch.of(self.config, input_ids, attention_mask, token_type_ids, self.device)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from unmask import hub
 from unmask.electra.answers import Canvas, choose_lengths, length_levels, open_canvas
 from unmask.electra.batch import Batch, Rows, check_length
+from unmask.electra.gaps import FilledText, fill_gaps
 from unmask.electra.model import ElectraForMaskedLM, ElectraForPreTraining
 from unmask.electra.pair import DISCRIMINATOR, GENERATOR
 from unmask.electra.tokenizer import ElectraTokenizer
@@ -190,7 +191,7 @@ class ElectraForConditionalGeneration(nn.Module):
             raise UserError("this model answers, a result does not hold the prompt: give max_new_tokens")
         else:
             canvas = self._answers(rows, max_new_tokens, copies, plan)
-        written = self._refine(canvas, plan)
+        written = self.write(canvas, plan)
         texts = [
             text[start:stop]
             for text, start, stop in zip(
@@ -198,11 +199,39 @@ class ElectraForConditionalGeneration(nn.Module):
             )
         ]
         if copies > num_return_sequences:
-            scores = self._scores(written, canvas).view(-1, copies)
+            scores = self.scores(written, canvas).view(-1, copies)
             best = scores.argsort(dim=1, descending=True, stable=True)[:, :num_return_sequences]
             first = torch.arange(len(best), device=best.device)[:, None] * copies
             texts = [texts[place] for place in (first + best).flatten().tolist()]
         return nn.utils.rnn.pad_sequence(texts, batch_first=True, padding_value=self.tokenizer.pad_token_id)
+
+    @torch.inference_mode()
+    def fill(
+        self,
+        input_ids: Sequence[Sequence[int]],
+        *,
+        at_least: int = 1,
+        at_most: int = 8,
+        rounds: int = 8,
+        revisions: int = 2,
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> list[FilledText]:
+        """Fill gaps with as many tokens as read best (`unmask.electra.gaps`); each [MASK] of a text is a gap.
+
+        Args:
+            input_ids: a list of ids for each text, special ones included.
+            at_least, at_most: tokens that a gap may have; the same number twice leaves nothing to decide.
+            rounds, revisions, temperature, seed: as for `generate`; text r draws by seed + r.
+
+        Raises:
+            UserError: a text without a gap or too long for the model, a range that is none.
+        """
+        texts = []
+        for number, ids in enumerate(input_ids):
+            plan = Refinement(rounds=rounds, revisions=revisions, temperature=temperature, seed=seed + number)
+            texts.append(fill_gaps(self, ids, at_least=at_least, at_most=at_most, plan=plan))
+        return texts
 
     def _copies(self, results: int, candidates: int | None, temperature: float) -> int:
         """How many texts to write for each prompt."""
@@ -257,7 +286,7 @@ class ElectraForConditionalGeneration(nn.Module):
         chosen = lengths.clamp(max=limit).tolist()
         return open_canvas(_repeated(rows, copies), chosen, ended=True, mask_id=mask_id, sep_id=sep_id)
 
-    def _scores(self, written: Refined, canvas: Canvas) -> Tensor:
+    def scores(self, written: Refined, canvas: Canvas) -> Tensor:
         """(batch,) the mean score of what was written, at most 0, the higher the better."""
         if self.discriminator is None:
             scores = written.confidence.log()
@@ -281,7 +310,8 @@ class ElectraForConditionalGeneration(nn.Module):
         halves = [half for half in (self.generator, self.discriminator) if half is not None]
         return min(half.config.max_position_embeddings for half in halves)
 
-    def _refine(self, canvas: Canvas, plan: Refinement) -> Refined:
+    def write(self, canvas: Canvas, plan: Refinement) -> Refined:
+        """Fill all masks of a canvas, without gradient and without dropout."""
         generator, discriminator, types = self.generator, self.discriminator, canvas.types
         unknown = range(self.tokenizer.vocab_size, generator.config.vocab_size)
         forbidden = torch.tensor([*sorted(self.tokenizer.special_ids), *unknown], device=canvas.ids.device)

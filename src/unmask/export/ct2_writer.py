@@ -18,8 +18,9 @@ from unmask.export.ct2 import FILES, read_vocabulary, require
 from unmask.generation.batching import batches_by_length
 from unmask.generation.output import Hypothesis
 from unmask.generation.settings import DEFAULTS, GenerationSettings
+from unmask.generation.writing import BATCH_TOKENS, NEW_TOKENS, text_pieces, with_limit
 from unmask.t5.byte_tokenizer import load_tokenizer
-from unmask.t5.writing import BATCH_TOKENS, NEW_TOKENS, encode_with_end, text_pieces, with_limit
+from unmask.t5.writing import encode_with_end
 
 #: Our names of the types that it computes in → its own.
 COMPUTE_TYPES = {

@@ -170,7 +170,7 @@ class _Canvas:
         # MaskGIT's cosine: few at first, when little is in sight. At least one a round, so that rows end.
         share = math.cos(math.pi / 2 * (round + 1) / self.plan.rounds)
         stay = torch.minimum((self.block_sizes * share).long(), (left - 1).clamp(min=0))
-        kept = _ranks(confidence, rows, self.layout.batch) < (left - stay)[rows]
+        kept = ranks_in_rows(confidence, rows, self.layout.batch) < (left - stay)[rows]
         self._write(slots[kept], tokens[kept], confidence[kept])
         return True
 
@@ -183,7 +183,7 @@ class _Canvas:
         else:
             suspicion = judge(self.ids, self.layout).index_select(0, self.places).float()
         quota = (self.sizes * self.plan.share).ceil()
-        worst = _ranks(suspicion, self.rows, self.layout.batch) < quota[self.rows]
+        worst = ranks_in_rows(suspicion, self.rows, self.layout.batch) < quota[self.rows]
         slots = worst.nonzero().squeeze(1)
         self.ids[self.places[slots]] = self.mask_id
         self._write(slots, *self._proposals(slots, number))
@@ -214,7 +214,7 @@ class _Canvas:
         self.open[slots] = False
 
 
-def _ranks(values: Tensor, rows: Tensor, batch: int) -> Tensor:
+def ranks_in_rows(values: Tensor, rows: Tensor, batch: int) -> Tensor:
     """The place of each value among those of its row, the largest 0; the earlier of equals comes first.
 
     Args:

@@ -19,11 +19,12 @@ from unmask.generation.batching import batches_by_length
 from unmask.generation.output import Hypothesis
 from unmask.generation.rules import Constraint
 from unmask.generation.settings import DEFAULTS
+from unmask.generation.writing import BATCH_TOKENS
 from unmask.settings import nearest
 from unmask.t5 import constraints
 from unmask.t5.byte_tokenizer import AnyT5Tokenizer, load_tokenizer
 from unmask.t5.model import T5ForConditionalGeneration
-from unmask.t5.writing import BATCH_TOKENS, T5Writer
+from unmask.t5.writing import T5Writer
 from unmask.tasks.models import family_of
 from unmask.tasks.texts import TextFile
 from unmask.tasks.writing_settings import WritingSettings
