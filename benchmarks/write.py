@@ -1,7 +1,8 @@
 """How well an ELECTRA writes: against rounds, with and without its discriminator, beside a T5 of the same size.
 
-Paired text: both are fine-tuned from fresh weights (or from --electra and --t5) on the same pairs for the same
-number of epochs, so on the same number of tokens. Every way to decode is measured in forward passes of a row, of the
+Paired text: an ELECTRA that fills masks, an encoder–decoder that starts from the same ELECTRA, and a T5 are fine-tuned
+from fresh weights (or from --electra and --t5) on the same pairs for the same number of epochs, so on the same number
+of tokens. Every way to decode is measured in forward passes of a row, of the
 generator and of the discriminator alike, counted as they are made; ways with and without the discriminator stand side
 by side at equal numbers of them. Scores compare texts in WordPiece's spacing, references and all systems alike, as
 ELECTRA's tokenizer does not keep it.
@@ -45,6 +46,7 @@ from unmask.t5.config import T5Config
 from unmask.t5.model import T5ForConditionalGeneration
 from unmask.t5.tokenizer import T5Tokenizer
 from unmask.tasks.answering import ElectraAnswerModel
+from unmask.tasks.encoder_decoder import EncoderDecoderTaskModel
 from unmask.tasks.evaluation import HeldOut
 from unmask.tasks.finetuning import finetune
 from unmask.tasks.metrics import row_statistics
@@ -56,7 +58,6 @@ from unmask.training.pretraining import pretrain
 from unmask.training.recipe import PretrainRecipe
 
 SAMPLE = Path(__file__).resolve().parents[1] / "src" / "unmask" / "sample"
-CPU = torch.device("cpu")
 Scores = dict[str, float]
 
 
@@ -78,6 +79,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--prompts", type=int, default=20)
     parser.add_argument("--part", choices=("validation", "test"), default="test", help="what is answered")
     parser.add_argument("--work", type=Path, help="where models are kept, and found again; default: nowhere")
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     parser.add_argument("--json", type=Path)
     return parser.parse_args()
 
@@ -137,7 +139,8 @@ class Way:
 def ways(passes: int, length_pass: int) -> list[Way]:
     """Ways that all make `passes` passes a row at most, one of them for the length where there is one.
 
-    A revision costs two passes with the discriminator, which judges first, and one without. Three candidates share
+    A revision costs two passes with the discriminator, which judges first, and one without; so does a round in which it
+    says what stays, but for the last. Three candidates share
     the pass for the length; to rank them costs the discriminator one pass for each.
     """
     budget = passes - length_pass
@@ -145,7 +148,9 @@ def ways(passes: int, length_pass: int) -> list[Way]:
     found = [
         Way("rounds alone", False, {"rounds": budget, "revisions": 0}),
         Way("own confidence redoes", False, {"rounds": budget - revisions, "revisions": revisions}),
+        Way("own confidence keeps", False, {"rounds": budget, "judged": True, "revisions": 0}),
         Way("discriminator redoes", True, {"rounds": budget - 2 * revisions, "revisions": revisions}),
+        Way("discriminator keeps", True, {"rounds": (budget + 1) // 2, "judged": True, "revisions": 0}),
     ]
     each = budget // 3
     if length_pass and each >= 2:
@@ -207,12 +212,13 @@ class Trained:
     """Where the models of a seed are, and the seconds spent on them: none if a former run trained them."""
 
     electra: Path
+    encoder_decoder: Path
     t5: Path
     seconds: dict[str, float]
 
 
 def fine_tuned(options: argparse.Namespace, task: Task, seed: int, work: Path) -> Trained:
-    """Both models; what a former run has finished in `work` is taken from there."""
+    """The models; what a former run has finished in `work` is taken from there."""
     texts = [text for row in read_rows(task, "train") for text in (*row.sources, row.target)]
     torch.manual_seed(seed)
     electra = options.electra or fresh_electra(options, texts, work / f"electra-{seed}")
@@ -223,19 +229,31 @@ def fine_tuned(options: argparse.Namespace, task: Task, seed: int, work: Path) -
         "checkpoint_every": 200,
         "batch_size": options.batch_size,
     }
-    begun = time.perf_counter()
-    for_electra = FinetuneSettings(learning_rate=options.learning_rate, **common)
-    directory = finetune(task, electra, work / f"electra-run-{seed}", for_electra, device=CPU)
-    electra_time, begun = time.perf_counter() - begun, time.perf_counter()
-    for_t5 = FinetuneSettings(optimiser="scaled-adamw", learning_rate=2e-2, **common)
-    t5_directory = finetune(task, t5, work / f"t5-run-{seed}", for_t5, device=CPU)
-    seconds = {"ELECTRA": electra_time, "T5": time.perf_counter() - begun}
-    return Trained(directory, t5_directory, seconds)
+    seconds = {}
+
+    def run(name: str, start: str, directory: str, **settings: Any) -> Path:
+        begun = time.perf_counter()
+        made = FinetuneSettings(**common, **settings)
+        trained = finetune(task, start, work / f"{directory}-{seed}", made, device=options.device)
+        seconds[name] = time.perf_counter() - begun
+        return trained
+
+    rate = options.learning_rate
+    masks = run("ELECTRA", electra, "electra-run", learning_rate=rate)
+    decoder = run(
+        "encoder–decoder",
+        electra,
+        "encoder-decoder-run",
+        learning_rate=rate / 2,
+        electra_writes_by="encoder-decoder",
+    )
+    for_t5 = run("T5", t5, "t5-run", optimiser="scaled-adamw", learning_rate=2e-2)
+    return Trained(masks, decoder, for_t5, seconds)
 
 
 def one_seed(options: argparse.Namespace, task: Task, held_out: HeldOut, trained: Trained) -> dict[str, Any]:
     rows = held_out.rows[: options.rows]
-    answerer = ElectraAnswerModel.for_prediction(task, trained.electra, device=CPU)
+    answerer = ElectraAnswerModel.for_prediction(task, trained.electra, device=options.device)
     both, tokenizer = answerer.model, answerer.tokenizer
     alone = ElectraForConditionalGeneration(both.generator, None, tokenizer, both.answer_length).eval()
 
@@ -267,9 +285,13 @@ def one_seed(options: argparse.Namespace, task: Task, held_out: HeldOut, trained
                 answers = ElectraAnswerModel(task, model).answer(rows, **way.options)
             made = count["passes"] / len(rows)
             table["ELECTRA"][f"{passes:2} {way.name}"] = {"passes": made, **score(answers)}
-    reader = T5TaskModel.load(task, trained.t5, device=CPU)
-    table["parameters"]["T5"] = millions(reader.model)
-    table["T5"] = score([found.text for found in reader.predict(rows)])
+    others = {
+        "encoder–decoder": EncoderDecoderTaskModel.load(task, trained.encoder_decoder, device=options.device),
+        "T5": T5TaskModel.load(task, trained.t5, device=options.device),
+    }
+    for name, other in others.items():
+        table["parameters"][name] = millions(other.model)
+        table[name] = score([found.text for found in other.predict(rows)])
     return table
 
 
@@ -279,13 +301,15 @@ def show_paired(tables: Sequence[dict[str, Any]]) -> None:
     for name in tables[0]["ELECTRA"]:
         found = [table["ELECTRA"][name] for table in tables]
         print(f"ELECTRA {name:26}{found[0]['passes']:8.1f}{spread(found, 'BLEU')}{spread(found, 'chrF')}")
-    found = [table["T5"] for table in tables]
-    print(f"{'T5, greedy':34}{'':8}{spread(found, 'BLEU')}{spread(found, 'chrF')}")
+    for name in ("encoder–decoder", "T5"):
+        found = [table[name] for table in tables]
+        print(f"{name + ', greedy':34}{'':8}{spread(found, 'BLEU')}{spread(found, 'chrF')}")
     print("\ndiscriminator minus without it, at equal passes, BLEU by seed:")
     for name in tables[0]["ELECTRA"]:
         passes, way = name[:2], name[3:]
         rival = {
             "discriminator redoes": "rounds alone",
+            "discriminator keeps": "rounds alone",
             "discriminator ranks 3": "own confidence ranks 3",
         }.get(way)
         if rival is not None:
@@ -379,9 +403,9 @@ def open_ended(options: argparse.Namespace, work: Path) -> dict[str, Scores]:
         warmup_steps=max(1, options.steps // 10),
     )
     directory = pretrain(
-        recipe, Shards.open(work / "shards", tokenizer), tokenizer, work / "open", device=CPU
+        recipe, Shards.open(work / "shards", tokenizer), tokenizer, work / "open", device=options.device
     )
-    model = ElectraForConditionalGeneration.from_pretrained(directory)
+    model = ElectraForConditionalGeneration.from_pretrained(directory, device=options.device)
     alone = ElectraForConditionalGeneration(model.generator, None, tokenizer).eval()
 
     def words(ids: Sequence[int]) -> list[str]:

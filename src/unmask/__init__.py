@@ -22,6 +22,7 @@ _HOMES = {
     "T5ForTokenClassification": "unmask.t5.heads",
     "T5Tokenizer": "unmask.t5.tokenizer",
     "ElectraConfig": "unmask.electra.config",
+    "EncoderDecoderModel": "unmask.electra.encoder_decoder",
     "ElectraForMaskedLM": "unmask.electra.model",
     "ElectraForPreTraining": "unmask.electra.model",
     "ElectraModel": "unmask.electra.heads",

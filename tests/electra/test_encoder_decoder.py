@@ -59,7 +59,9 @@ def theirs(directory: Path, **changes: Any) -> Any:
 def ours() -> EncoderDecoderModel:
     torch.manual_seed(1)
     shape = ElectraConfig(**SIZES)
-    config = EncoderDecoderConfig(encoder=shape, decoder=shape, decoder_start_token_id=START, eos_token_id=END)
+    config = EncoderDecoderConfig(
+        encoder=shape, decoder=shape, decoder_start_token_id=START, eos_token_id=END
+    )
     model = EncoderDecoderModel(config).eval()
     with torch.no_grad():
         for parameter in model.parameters():
@@ -105,7 +107,10 @@ def test_gradients_agree_with_transformers(tmp_path: Path) -> None:
     rows = [row[mask != 0] for row, mask in zip(IDS, MASK, strict=True)]
     targets = [row[row >= 0] for row in LABELS]
     loss = model.loss_sum(
-        torch.cat(rows), Layout.of([len(r) for r in rows]), torch.cat(targets), Layout.of([len(t) for t in targets])
+        torch.cat(rows),
+        Layout.of([len(r) for r in rows]),
+        torch.cat(targets),
+        Layout.of([len(t) for t in targets]),
     )
     (loss / 6).backward()
     wanted = dict(reference.named_parameters())

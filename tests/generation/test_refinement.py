@@ -91,26 +91,39 @@ def written_by_hand(row: list[int], plan: Refinement, number: int, with_judge: b
                 row[place], confidence[place] = found[place]
             unfilled = [place for place in unfilled if place not in best]
 
-    size = plan.block or max(len(slots), 1)
-    for block, first in enumerate(range(0, len(slots), size)):
-        fill(slots[first : first + size], block * (plan.rounds + plan.revisions))
-    for pass_number in range(plan.rounds, plan.rounds + plan.revisions):
+    def open_worst(quota: int) -> list[int]:
         if with_judge:
             suspicion = {place: toy_suspicion(row, place) for place in slots}
         else:
             suspicion = {place: -confidence[place] for place in slots}
-        quota = math.ceil(len(slots) * plan.share)
         worst = sorted(sorted(slots, key=lambda place: -suspicion[place])[:quota])
         for place in worst:
             row[place] = MASK
-        found = proposals(worst, pass_number)
-        for place in worst:
+        return worst
+
+    def write(places: list[int], pass_number: int) -> None:
+        found = proposals(places, pass_number)
+        for place in places:
             row[place], confidence[place] = found[place]
+
+    size = plan.block or max(len(slots), 1)
+    if plan.judged:
+        worst = slots
+        for round_number in range(plan.rounds):
+            write(worst, round_number)
+            if round_number + 1 < plan.rounds:
+                share = math.cos(math.pi / 2 * (round_number + 1) / plan.rounds)
+                worst = open_worst(int(len(slots) * share))
+    else:
+        for block, first in enumerate(range(0, len(slots), size)):
+            fill(slots[first : first + size], block * (plan.rounds + plan.revisions))
+    for pass_number in range(plan.rounds, plan.rounds + plan.revisions):
+        write(open_worst(math.ceil(len(slots) * plan.share)), pass_number)
     return row
 
 
 def run(
-    rows: list[list[int]], plan: Refinement, *, toy: Toy | None = None, judged: bool = True
+    rows: list[list[int]], plan: Refinement, *, toy: Toy | None = None, with_judge: bool = True
 ) -> list[list[int]]:
     toy = toy or Toy()
     layout = Layout.of([len(row) for row in rows])
@@ -118,7 +131,7 @@ def run(
         torch.tensor([token for row in rows for token in row]),
         layout,
         toy.propose,
-        toy.judge if judged else None,
+        toy.judge if with_judge else None,
         mask_id=MASK,
         forbidden=torch.tensor(FORBIDDEN),
         plan=plan,
@@ -140,6 +153,7 @@ rows_of_tokens = st.lists(
     block=st.sampled_from([None, 1, 2, 5]),
     temperature=st.sampled_from([0.0, 1.0, 2.0]),
     judged=st.booleans(),
+    with_judge=st.booleans(),
 )
 def test_as_by_hand(
     rows: list[list[int]],
@@ -149,12 +163,19 @@ def test_as_by_hand(
     block: int | None,
     temperature: float,
     judged: bool,
+    with_judge: bool,
 ) -> None:
     plan = Refinement(
-        rounds=rounds, revisions=revisions, share=share, block=block, temperature=temperature, seed=5
+        rounds=rounds,
+        judged=judged,
+        revisions=revisions,
+        share=share,
+        block=None if judged else block,
+        temperature=temperature,
+        seed=5,
     )
-    wanted = [written_by_hand(row, plan, number, judged) for number, row in enumerate(rows)]
-    assert run(rows, plan, judged=judged) == wanted
+    wanted = [written_by_hand(row, plan, number, with_judge) for number, row in enumerate(rows)]
+    assert run(rows, plan, with_judge=with_judge) == wanted
 
 
 ROWS = [[3, MASK, MASK, MASK, 4], [MASK, 5], [3, 4], [MASK] * 7]
@@ -171,6 +192,8 @@ def test_rows_do_not_know_their_company() -> None:
     assert run(ROWS, plan) == [run([row], plan)[0] for row in ROWS]
     drawn = Refinement(rounds=3, temperature=1.0, seed=1, block=2)
     assert run(ROWS[:2], drawn) == run(ROWS, drawn)[:2]
+    judged = Refinement(rounds=3, judged=True, temperature=1.0)
+    assert run(ROWS[:2], judged) == run(ROWS, judged)[:2]
 
 
 def test_means_of_rows() -> None:
@@ -195,6 +218,9 @@ def test_passes_are_as_many_as_asked() -> None:
     run([[MASK] * 20], Refinement(rounds=5, revisions=3), toy=toy)
     assert (toy.proposals, toy.judgements) == (8, 3)
     toy = Toy()
+    run([[MASK] * 20], Refinement(rounds=5, judged=True, revisions=1), toy=toy)
+    assert (toy.proposals, toy.judgements) == (6, 5)
+    toy = Toy()
     run([[MASK, MASK, 3]], Refinement(rounds=8, revisions=1), toy=toy)
     assert (toy.proposals, toy.judgements) == (3, 1)
     assert toy.rows_asked == 2 + 1 + 1
@@ -211,6 +237,7 @@ def test_passes_are_as_many_as_asked() -> None:
         {"share": 0.0},
         {"share": 1.5},
         {"block": 0},
+        {"judged": True, "block": 4},
         {"temperature": -1.0},
         {"temperature": math.nan},
         {"seed": -1},

@@ -55,6 +55,7 @@ def generate(
         Parameter(name="*", group="Decoding (default: what generation_config.json says, else as below)"),
     ] = None,
     rounds: Annotated[int | None, Parameter(group="ELECTRA", show_default=False)] = None,
+    judged: Annotated[bool | None, Parameter(group="ELECTRA", show_default=False, negative="")] = None,
     revisions: Annotated[int | None, Parameter(group="ELECTRA", show_default=False)] = None,
     candidates: Annotated[int | None, Parameter(group="ELECTRA", show_default=False)] = None,
     block: Annotated[int | None, Parameter(group="ELECTRA", show_default=False)] = None,
@@ -78,6 +79,7 @@ def generate(
         engine: what runs the model; ctranslate2 takes a directory that `unmask export ct2` wrote.
         dtype: what the model computes in; default: int8 where it is stored so, else float32.
         rounds: passes that fill the masks; default: 8.
+        judged: between the rounds the discriminator says what stays.
         revisions: how often the worst quarter is written again; default: 2.
         candidates: texts that are written for each text, of which the discriminator takes the best; default: as
             many as there are results.
@@ -89,7 +91,9 @@ def generate(
 
     source = _source(inputs, text, column, out)
     place = _place(out, format, source)
-    options = _options(decoding, rounds=rounds, revisions=revisions, candidates=candidates, block=block)
+    options = _options(
+        decoding, rounds=rounds, judged=judged, revisions=revisions, candidates=candidates, block=block
+    )
     if stream:
         _check_stream(source, out, format, writing)
     elif out is not None and engine == "unmask":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +12,8 @@ from torch import Tensor
 from unmask.nn.ragged import Layout
 
 if TYPE_CHECKING:
-    from unmask.electra.encoder_decoder import DecoderLayer, EncoderDecoderModel
+    from unmask.electra.encoder_decoder import CrossAttention, DecoderLayer, EncoderDecoderModel
+    from unmask.electra.model import ElectraLayer
 
 
 @dataclass(slots=True)
@@ -43,7 +44,8 @@ class CachedDecoder:
         mask = layout.mask
         #: (rows, 1, 1, longest source) bool, True on tokens; None: all are.
         self.seen = None if mask is None else mask[:, None, None]
-        self.caches = [self._cache(layer, source, layout, capacity) for layer in model.decoder.layers]
+        self.layers = cast("list[DecoderLayer]", list(model.decoder.layers))
+        self.caches = [self._cache(layer, source, layout, capacity) for layer in self.layers]
 
     @staticmethod
     def _cache(layer: DecoderLayer, source: Tensor, layout: Layout, capacity: int) -> _Cache:
@@ -82,10 +84,11 @@ class CachedDecoder:
         visible = torch.arange(reach, device=self.device) <= places[..., None]
         decoder = self.model.decoder
         last = decoder.config.max_position_embeddings - 1
-        x = decoder.embed(ids.flatten(), places.clamp(max=last).flatten())
+        layout = Layout.of([n] * rows, self.device)
+        x = decoder.embed(ids.flatten(), layout, places.clamp(max=last).flatten())
         row, column = is_fed.nonzero().unbind(1)
         written = (row, places[row, column])
-        for layer, cache in zip(decoder.layers, self.caches, strict=True):
+        for layer, cache in zip(self.layers, self.caches, strict=True):
             own, cross = layer.own, layer.cross
             keys = own.split(own.key(x)).unflatten(0, (rows, n))
             values = own.split(own.value(x)).unflatten(0, (rows, n))
@@ -114,8 +117,10 @@ class CachedDecoder:
             cache.select(rows)
 
 
-def _mix(block: object, x: Tensor, n: int, keys: Tensor, values: Tensor, seen: Tensor | None) -> Tensor:
+def _mix(
+    block: ElectraLayer | CrossAttention, x: Tensor, n: int, keys: Tensor, values: Tensor, seen: Tensor | None
+) -> Tensor:
     """Attention of (rows · n, hidden_size) over cached keys → (rows · n, heads, head_width)."""
-    query = block.split(block.query(x)).unflatten(0, (-1, n)).transpose(1, 2)  # type: ignore[attr-defined]
+    query = block.split(block.query(x)).unflatten(0, (-1, n)).transpose(1, 2)
     mixed = F.scaled_dot_product_attention(query, keys, values, attn_mask=seen)
     return mixed.transpose(1, 2).flatten(0, 1)

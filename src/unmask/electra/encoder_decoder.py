@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -117,7 +117,13 @@ class EncoderDecoderConfig:
             if type(value) is not int:
                 raise UserError(f"{where}: {name} is {value!r}: put the id of the token there")
             ids[name] = value
-        return cls(**halves, **ids)
+        return cls(
+            encoder=halves["encoder"],
+            decoder=halves["decoder"],
+            decoder_start_token_id=ids["decoder_start_token_id"],
+            eos_token_id=ids["eos_token_id"],
+            pad_token_id=ids["pad_token_id"],
+        )
 
     def to_hub(self) -> dict[str, Any]:
         """What config.json holds, as Transformers reads it."""
@@ -160,11 +166,11 @@ class CrossAttention(nn.Module):
             scale=(x.shape[-1] // self.heads) ** -0.5,
             dropout=self.attention_dropout if self.training else 0.0,
         )
-        return self.add_attention(x, mixed)
+        return self.add_attention(x, mixed, layout.places)
 
-    def add_attention(self, x: Tensor, mixed: Tensor) -> Tensor:
-        """norm(x + what attention has mixed, (total, heads, head_width))."""
-        return self.norm(x + self.dropout(self.output(mixed.flatten(1))))
+    def add_attention(self, x: Tensor, mixed: Tensor, places: Tensor | None = None) -> Tensor:
+        """norm(x + what attention has mixed, (total, heads, head_width)); places: what dropout depends on."""
+        return self.norm(x + self.dropout(self.output(mixed.flatten(1)), places))
 
 
 class DecoderLayer(nn.Module):
@@ -178,7 +184,7 @@ class DecoderLayer(nn.Module):
     def forward(self, x: Tensor, layout: Layout, source: Tensor, source_layout: Layout) -> Tensor:
         """(total, hidden_size) and (source_total, hidden_size) → (total, hidden_size)."""
         x = self.own.self_attention(x, layout, causal=True)
-        return self.own.feed_forward(self.cross(x, layout, source, source_layout))
+        return self.own.feed_forward(self.cross(x, layout, source, source_layout), layout.places)
 
 
 class ElectraDecoder(nn.Module):
@@ -195,9 +201,9 @@ class ElectraDecoder(nn.Module):
         )
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.num_hidden_layers))
 
-    def embed(self, ids: Tensor, positions: Tensor) -> Tensor:
+    def embed(self, ids: Tensor, layout: Layout, positions: Tensor) -> Tensor:
         """(total,) each → (total, hidden_size)."""
-        x: Tensor = self.embeddings(ids, positions, None)
+        x: Tensor = self.embeddings(ids, layout, positions, None)
         return x if self.projection is None else self.projection(x)
 
     def forward(self, ids: Tensor, layout: Layout, source: Tensor, source_layout: Layout) -> Tensor:
@@ -207,7 +213,7 @@ class ElectraDecoder(nn.Module):
             UserError: a target longer than `max_position_embeddings`.
         """
         check_length(layout.longest, self.config.max_position_embeddings)
-        x = self.embed(ids, layout.positions)
+        x = self.embed(ids, layout, layout.positions)
         for layer in self.layers:
             x = layer(x, layout, source, source_layout)
         return x
@@ -303,7 +309,7 @@ class EncoderDecoderModel(PretrainedModel):
         decoder = ElectraForMaskedLM.prepare(config.decoder, halves["decoder"])
         weights.update({f"encoder.{k.removeprefix('electra.')}": v for k, v in halves["encoder"].items()})
         weights.update({f"decoder.{k}": v for k, v in halves["decoder"].items()})
-        return EncoderDecoderConfig(**{**vars(config), "decoder": decoder})
+        return replace(config, decoder=decoder)
 
     def initialise(self) -> None:
         initialise(self.encoder, self.config.encoder.initializer_range, ("projection",))

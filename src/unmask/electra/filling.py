@@ -54,8 +54,35 @@ def read_text(
             names = [str(name) for name in tokenizer.convert_ids_to_tokens(row)]
             # Places count without the [CLS] in front.
             named[place - 1] = list(zip(names, shares, strict=True))
+    return _judged(model, ids, named)
+
+
+@torch.inference_mode()
+def read_filled(
+    model: ElectraForConditionalGeneration, text: str, *, at_least: int, at_most: int
+) -> tuple[Reading, list[str]]:
+    """Fill each gap (`___`) with as many tokens as read best, and judge the whole.
+
+    Returns:
+        The text as it is read then, and what stands in each gap.
+
+    Raises:
+        UserError: no gap, a range that is none, a text that is longer than the model's positions.
+    """
+    tokenizer = model.tokenizer
+    # Gaps that touch are several.
+    ids = tokenizer.encode(text.replace(GAP, f" {tokenizer.mask_token} "))
+    filled = model.fill([ids], at_least=at_least, at_most=at_most)[0]
+    words = [tokenizer.decode(filled.ids[start:stop]) for start, stop in filled.gaps]
+    return _judged(model, torch.tensor(filled.ids, device=model.device), {}), words
+
+
+def _judged(
+    model: ElectraForConditionalGeneration, ids: torch.Tensor, named: dict[int, list[tuple[str, float]]]
+) -> Reading:
     suspicion = None
     if model.discriminator is not None:
+        layout = Layout.of([ids.numel()], model.device)
         suspicion = model.discriminator.token_logits(ids, layout).float().sigmoid()[1:-1].tolist()
-    tokens = [str(name) for name in tokenizer.convert_ids_to_tokens(ids[1:-1].tolist())]
+    tokens = [str(name) for name in model.tokenizer.convert_ids_to_tokens(ids[1:-1].tolist())]
     return Reading(tokens, named, suspicion)

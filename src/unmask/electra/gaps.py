@@ -102,11 +102,17 @@ def _written(
     stream = torch.tensor([token for row in rows for token in row], device=model.device)
     canvas = Canvas(stream, layout, None, [0] * len(rows), list(layout.lengths))
     written = model.write(canvas, plan)
-    order = [0] if len(rows) == 1 else model.scores(written, canvas).argsort(descending=True, stable=True).tolist()
+    order = (
+        [0]
+        if len(rows) == 1
+        else model.scores(written, canvas).argsort(descending=True, stable=True).tolist()
+    )
     texts = [text.tolist() for text in written.ids.split(list(layout.lengths))]
     return [FilledText(texts[row], _spans(pieces, tried[row])) for row in order]
 
 
 def _spans(pieces: Sequence[Sequence[int]], sizes: Sequence[int]) -> list[tuple[int, int]]:
-    before = accumulate(len(piece) + (sizes[place - 1] if place else 0) for place, piece in enumerate(pieces[:-1]))
+    before = accumulate(
+        len(piece) + (sizes[place - 1] if place else 0) for place, piece in enumerate(pieces[:-1])
+    )
     return [(start, start + size) for start, size in zip(before, sizes, strict=True)]

@@ -145,6 +145,7 @@ class ElectraForConditionalGeneration(nn.Module):
         num_return_sequences: int = 1,
         candidates: int | None = None,
         rounds: int = 8,
+        judged: bool = False,
         revisions: int = 2,
         block: int | None = None,
         temperature: float = 0.0,
@@ -169,7 +170,9 @@ class ElectraForConditionalGeneration(nn.Module):
                 returned: the discriminator's log-probability that a token is no replacement, or, without one, that
                 of the generator at the time of writing. Default: as many as are returned, not compared.
             rounds: passes of the generator that fill the masks, or each block of them.
-            revisions: how often the worst quarter is sent back.
+            judged: between the rounds the discriminator says which of all tokens stay, not the generator's
+                confidence which of the new ones; a round but the last then costs a pass of each.
+            revisions: how often the worst quarter is sent back afterwards.
             block: tokens that are filled at a time, from left to right, for long texts; None: all.
             temperature: 0 takes the likeliest token everywhere.
             seed: of the draws, 0 or more; row r's depend on (seed, r) and not on the other rows.
@@ -181,7 +184,9 @@ class ElectraForConditionalGeneration(nn.Module):
             UserError: both limits, one that leaves nothing to write, more tokens than positions in the model,
                 several results without a temperature, fewer candidates than results.
         """
-        plan = Refinement(rounds=rounds, revisions=revisions, block=block, temperature=temperature, seed=seed)
+        plan = Refinement(
+            rounds=rounds, judged=judged, revisions=revisions, block=block, temperature=temperature, seed=seed
+        )
         copies = self._copies(num_return_sequences, candidates, temperature)
         prompts = Batch.of(self.generator.config, input_ids, attention_mask, None, self.device).packed
         rows = prompts.ids.split(list(prompts.layout.lengths))

@@ -37,6 +37,9 @@ class Refinement:
 
     Attributes:
         rounds: passes to fill all open places; fewer are made where fewer places are open.
+        judged: between the rounds the judge says what stays: each round writes all open places, and of all that is
+            written the most suspicious is sent back, less after each round (Token-Critic, algorithm 1). A round
+            but the last costs a judgement. False: the proposer's confidence, and what is kept stays.
         revisions: how often the worst is sent back afterwards.
         share: part of a row's open places that a revision sends back, at least one place.
         block: how many of a row's open places are filled at a time, from left to right, each block in rounds of
@@ -47,6 +50,7 @@ class Refinement:
     """
 
     rounds: int = 8
+    judged: bool = False
     revisions: int = 2
     share: float = 0.25
     block: int | None = None
@@ -60,6 +64,10 @@ class Refinement:
             raise UserError(f"revisions={self.revisions} must be 0 (none) or more")
         if not 0 < self.share <= 1:
             raise UserError(f"share={self.share} must be above 0 and at most 1")
+        if self.judged and self.block is not None:
+            raise UserError(
+                "judged rounds see the whole text, a block is a part of it: leave block or judged out"
+            )
         if self.block is not None and self.block < 1:
             raise UserError(f"block={self.block} must be at least 1 token, or None for all at a time")
         if not 0 <= self.temperature < math.inf:
@@ -112,7 +120,8 @@ def refine(
         canvas.begin(block)
         for number in range(plan.rounds):
             # Passes are numbered so that a row's do not depend on how many blocks the others have.
-            if not canvas.fill(number, block * (plan.rounds + plan.revisions) + number):
+            pass_number = block * (plan.rounds + plan.revisions) + number
+            if not (canvas.draft(number, judge) if plan.judged else canvas.fill(number, pass_number)):
                 break
     for number in range(plan.rounds, plan.rounds + plan.revisions):
         canvas.revise(number, judge)
@@ -167,26 +176,44 @@ class _Canvas:
         tokens, confidence = self._proposals(slots, number)
         rows = self.rows[slots]
         left = torch.bincount(rows, minlength=self.layout.batch)
-        # MaskGIT's cosine: few at first, when little is in sight. At least one a round, so that rows end.
-        share = math.cos(math.pi / 2 * (round + 1) / self.plan.rounds)
-        stay = torch.minimum((self.block_sizes * share).long(), (left - 1).clamp(min=0))
+        # At least one a round, so that rows end.
+        stay = torch.minimum((self.block_sizes * self._open_share(round)).long(), (left - 1).clamp(min=0))
         kept = ranks_in_rows(confidence, rows, self.layout.batch) < (left - stay)[rows]
         self._write(slots[kept], tokens[kept], confidence[kept])
+        return True
+
+    def draft(self, round: int, judge: Judge | None) -> bool:
+        """Write all open slots, then, but for the last round, open the worst of all; False where none was open."""
+        slots = self.open.nonzero().squeeze(1)
+        if slots.numel() == 0:
+            return False
+        self._write(slots, *self._proposals(slots, round))
+        if round + 1 < self.plan.rounds:
+            self._open_worst((self.sizes * self._open_share(round)).long(), judge)
         return True
 
     def revise(self, number: int, judge: Judge | None) -> None:
         """Send the worst share of each row's slots back, all at once, and write them again."""
         if self.places.numel() == 0:
             return
+        slots = self._open_worst((self.sizes * self.plan.share).ceil(), judge)
+        self._write(slots, *self._proposals(slots, number))
+
+    def _open_share(self, round: int) -> float:
+        """MaskGIT's cosine: the part of the slots that is open after a round; few are kept while little is in sight."""
+        return math.cos(math.pi / 2 * (round + 1) / self.plan.rounds)
+
+    def _open_worst(self, quota: Tensor, judge: Judge | None) -> Tensor:
+        """Mask the most suspicious slots again, `quota` (batch,) of each row → which they are."""
         if judge is None:
             suspicion = -self.confidence
         else:
             suspicion = judge(self.ids, self.layout).index_select(0, self.places).float()
-        quota = (self.sizes * self.plan.share).ceil()
         worst = ranks_in_rows(suspicion, self.rows, self.layout.batch) < quota[self.rows]
         slots = worst.nonzero().squeeze(1)
         self.ids[self.places[slots]] = self.mask_id
-        self._write(slots, *self._proposals(slots, number))
+        self.open[slots] = True
+        return slots
 
     def _proposals(self, slots: Tensor, number: int) -> tuple[Tensor, Tensor]:
         """A token for each slot and its probability, (n,) each."""

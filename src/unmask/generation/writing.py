@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from unmask.errors import UserError
 from unmask.generation.batching import batches_by_length
 from unmask.generation.constraints import Choices
-from unmask.generation.output import GenerationOutput, Hypothesis, StreamedToken
+from unmask.generation.output import Hypothesis, StreamedToken
 from unmask.generation.rules import Constraint
 from unmask.generation.settings import GenerationSettings
 from unmask.text.tokenizer import Tokenizer
@@ -37,9 +37,8 @@ class SequenceModel(Protocol):
     @property
     def device(self) -> torch.device: ...
 
-    def generate(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, **options: Any
-    ) -> Tensor | GenerationOutput: ...
+    def generate(self, input_ids: Tensor, attention_mask: Tensor | None = None, **options: Any) -> Any:
+        """Ids (rows, length), or with return_scores a GenerationOutput."""
 
     def stream(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, **options: Any

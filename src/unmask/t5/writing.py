@@ -18,9 +18,9 @@ class T5Writer(SequenceWriter):
         UserError: as of `SequenceWriter`, or a tokenizer with more pieces than the weights have rows.
     """
 
-    def __init__(
-        self, model: T5ForConditionalGeneration, tokenizer: AnyT5Tokenizer, **settings: Any
-    ) -> None:
+    tokenizer: AnyT5Tokenizer
+
+    def __init__(self, model: T5ForConditionalGeneration, tokenizer: AnyT5Tokenizer, **settings: Any) -> None:
         check_vocabulary(model, tokenizer)
         super().__init__(model, tokenizer, **settings)
 
@@ -65,5 +65,3 @@ def encode_with_end(tokenizer: AnyT5Tokenizer, texts: Sequence[str], limit: int 
     encoded = tokenizer.encode_batch(texts, add_special_tokens=False)
     room = None if limit is None else limit - 1
     return [[*ids[:room], tokenizer.eos_token_id] for ids in encoded]
-
-

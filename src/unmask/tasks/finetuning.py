@@ -65,7 +65,13 @@ def finetune(
     rows = read_rows(task, "train")
     torch.manual_seed(step_seed(settings.seed, "initialisation", 0))
     learner = load_for_training(
-        task, model, rows, fresh_weights=fresh_weights, device=device, seed=settings.seed
+        task,
+        model,
+        rows,
+        fresh_weights=fresh_weights,
+        device=device,
+        seed=settings.seed,
+        electra_writes_by=settings.electra_writes_by,
     )
     source = learner.examples(rows)
     batches = TrainingBatches(source, batch_size=settings.batch_size, seed=settings.seed)

@@ -12,13 +12,19 @@ import torch
 from torch import nn
 
 from unmask import hub
+from unmask.electra.encoder_decoder import MODEL_TYPE
 from unmask.electra.pair import DISCRIMINATOR, GENERATOR
 from unmask.electra.tokenizer import ElectraTokenizer
 from unmask.errors import UserError
 from unmask.t5.byte_tokenizer import load_tokenizer
 from unmask.t5.config import KINDS
 from unmask.tasks.answering import TRAINED, ElectraAnswerModel
+<<<<<<< HEAD
 from unmask.tasks.checks import TokenCounter, check_data
+=======
+from unmask.tasks.checks import check_data
+from unmask.tasks.encoder_decoder import EncoderDecoderTaskModel
+>>>>>>> bf49865 (Writing: judged rounds, gaps and encoder-decoders on the command line)
 from unmask.tasks.heads.choice import ChoiceModel
 from unmask.tasks.heads.head import ElectraTaskModel
 from unmask.tasks.heads.pairs import ElectraPairsModel, T5PairsModel
@@ -26,6 +32,7 @@ from unmask.tasks.heads.sequence import ClassificationModel, RegressionModel
 from unmask.tasks.heads.span import SpanModel
 from unmask.tasks.heads.tokens import TaggingModel
 from unmask.tasks.kinds.kind import Prediction, Row
+from unmask.tasks.settings import ElectraWriting
 from unmask.tasks.t5 import T5TaskModel
 from unmask.tasks.task import Task
 from unmask.training.loop import Batch, Loss
@@ -68,6 +75,7 @@ def load_for_training(
     fresh_weights: bool,
     device: torch.device,
     seed: int = 0,
+    electra_writes_by: ElectraWriting = "masks",
 ) -> TaskModel:
     """The model that will learn a task.
 
@@ -76,6 +84,7 @@ def load_for_training(
         fresh_weights: keep the model's shape and tokenizer, but draw its weights anew: what the task alone
             teaches, without pre-training.
         seed: of draws that a model makes in its loss.
+        electra_writes_by: see `FinetuneSettings`.
 
     Raises:
         UserError: no such model, or one whose family cannot do this kind of task.
@@ -83,10 +92,17 @@ def load_for_training(
     if not task.its_kind.trains:
         raise UserError(f"task {task.name!r} is {task.kind}: there is nothing to learn, only to evaluate")
     directory = hub.find_model(name_or_path)
-    if family_of(directory) == "t5":
+    family = family_of(directory)
+    if family == "t5":
         return T5TaskModel.load(
             task, directory, rows=rows, fresh_weights=fresh_weights, device=device, dtype=TRAINED
         )
+    if family == MODEL_TYPE:
+        return EncoderDecoderTaskModel.load(
+            task, directory, fresh_weights=fresh_weights, device=device, dtype=TRAINED
+        )
+    if electra_writes_by == MODEL_TYPE:
+        return EncoderDecoderTaskModel.start(task, directory, fresh_weights=fresh_weights, device=device)
     if task.its_kind.head == "writer":
         return ElectraAnswerModel.for_training(
             task, directory, rows, fresh_weights=fresh_weights, seed=seed, device=device
@@ -107,8 +123,11 @@ def load_for_prediction(
     if task.its_kind.head == "pairs":
         pairs = T5PairsModel if family_of(directory) == "t5" else ElectraPairsModel
         return pairs.load(task, directory, device=device)
-    if family_of(directory) == "t5":
+    family = family_of(directory)
+    if family == "t5":
         return T5TaskModel.load(task, directory, device=device)
+    if family == MODEL_TYPE:
+        return EncoderDecoderTaskModel.load(task, directory, device=device)
     if task.its_kind.head == "writer":
         return ElectraAnswerModel.for_prediction(task, directory, device=device)
     head = HEADS[task.its_kind.head]
@@ -116,7 +135,7 @@ def load_for_prediction(
 
 
 def family_of(directory: Path) -> str:
-    """ "t5" or "electra", by what a model directory holds.
+    """ "t5", "electra" or "encoder-decoder" (of two ELECTRAs), by what a model directory holds.
 
     Raises:
         UserError: another family.
@@ -126,6 +145,8 @@ def family_of(directory: Path) -> str:
     kind = hub.read_json(hub.base_of(directory) / hub.CONFIG).get("model_type")
     if isinstance(kind, str) and kind in KINDS:
         return "t5"
+    if kind == MODEL_TYPE:
+        return MODEL_TYPE
     if kind not in ("electra", "bert"):  # BERT's layout is an ELECTRA encoder's
         raise UserError(f"{directory} holds a model of type {kind!r}: only t5 and electra can be used")
     return "electra"

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from unmask.errors import UserError
 from unmask.training.schedules import ScheduleName
 from unmask.training.settings import LoopSettings, OptimiserName, Precision
+
+#: How an ELECTRA writes: by filling masks, or with a decoder that starts from it.
+ElectraWriting = Literal["masks", "encoder-decoder"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +32,8 @@ class FinetuneSettings:
         precision: float32, bfloat16 (matrix products in it, over float32 weights), or auto: the faster here.
         seed: decides order, dropout and the new head.
         checkpoint_every: steps between checkpoints; 0: none, the run starts again when it is stopped.
+        electra_writes_by: (ELECTRA, text-to-text) masks: a generator fills them and a discriminator judges;
+            encoder-decoder: a decoder that starts from the same weights writes from left to right.
     """
 
     epochs: float = 3.0
@@ -42,6 +48,7 @@ class FinetuneSettings:
     precision: Precision = "auto"
     seed: int = 0
     checkpoint_every: int = 0
+    electra_writes_by: ElectraWriting = "masks"
 
     def __post_init__(self) -> None:
         if not self.epochs > 0:

@@ -11,6 +11,8 @@ from typing import Any, Literal, Protocol
 import torch
 
 from unmask import hub
+from unmask.electra.encoder_decoder import MODEL_TYPE, EncoderDecoderModel
+from unmask.electra.tokenizer import ElectraTokenizer
 from unmask.electra.writer import ElectraForConditionalGeneration
 from unmask.errors import UserError
 from unmask.export.ct2 import FILES as CT2_FILES
@@ -25,6 +27,7 @@ from unmask.t5 import constraints
 from unmask.t5.byte_tokenizer import AnyT5Tokenizer, load_tokenizer
 from unmask.t5.model import T5ForConditionalGeneration
 from unmask.t5.writing import T5Writer
+from unmask.tasks.encoder_decoder import EncoderDecoderWriter
 from unmask.tasks.models import family_of
 from unmask.tasks.texts import TextFile
 from unmask.tasks.writing_settings import WritingSettings
@@ -39,6 +42,7 @@ ELECTRA_OPTIONS = (
     "temperature",
     "seed",
     "rounds",
+    "judged",
     "revisions",
     "candidates",
     "block",
@@ -75,7 +79,7 @@ def load_writer(
     dtype: str | None = None,
     **options: Any,
 ) -> TextWriter:
-    """T5, which answers texts, or ELECTRA, which continues them or, fine-tuned on pairs, answers them.
+    """A model that writes: T5 and encoder–decoders answer texts, ELECTRA continues or, if it learnt to, answers them.
 
     Args:
         engine: "ctranslate2" runs what `unmask export ct2` wrote.
@@ -93,7 +97,11 @@ def load_writer(
         return _ctranslate2(directory, settings, device=device, dtype=dtype, **options)
     if all((directory / name).is_file() for name in CT2_FILES):
         raise UserError(f"{directory} is an export for CTranslate2: run it with --engine ctranslate2")
-    if family_of(directory) == "t5":
+    family = family_of(directory)
+    if family == MODEL_TYPE:
+        _check_t5(options)
+        return _encoder_decoder(directory, settings, device=device, dtype=dtype, **options)
+    if family == "t5":
         _check_t5(options)
         tokenizer = load_tokenizer(directory)
         constraint = load_constraint(tokenizer, settings)
@@ -112,6 +120,25 @@ def load_writer(
     _check_electra(settings, options)
     electra = ElectraForConditionalGeneration.from_pretrained(directory, device=device, dtype=dtype)
     return ElectraWriter(electra, settings.batch_tokens or BATCH_TOKENS, **options)
+
+
+def _encoder_decoder(
+    directory: Path, settings: WritingSettings, *, device: Any, dtype: str | None, **options: Any
+) -> EncoderDecoderWriter:
+    if settings.is_constrained:
+        raise UserError(
+            "choices, regex and json_schema are options of T5, this model is none: leave them out"
+        )
+    return EncoderDecoderWriter(
+        EncoderDecoderModel.from_pretrained(directory, device=device, dtype=dtype),
+        ElectraTokenizer.from_pretrained(directory),
+        prefix=settings.prefix,
+        max_source_length=settings.max_source_length,
+        decoder_prefix=settings.decoder_prefix,
+        scores=settings.scores,
+        batch_tokens=BATCH_TOKENS if settings.batch_tokens is None else settings.batch_tokens,
+        **options,
+    )
 
 
 def _ctranslate2(directory: Path, settings: WritingSettings, **options: Any) -> CTranslate2Writer:
@@ -194,7 +221,9 @@ class ElectraWriter:
 def _check_t5(options: Mapping[str, Any]) -> None:
     for name in options:
         if name in ELECTRA_OPTIONS and name not in DEFAULTS:
-            raise UserError(f"{name} is an option of ELECTRA, this model is a T5: leave it out")
+            raise UserError(
+                f"{name} is an option of an ELECTRA that fills masks, this model is none: leave it out"
+            )
 
 
 def _check_electra(settings: WritingSettings, options: Mapping[str, Any]) -> None:
