@@ -15,7 +15,7 @@ from unmask.errors import UserError
 from unmask.generation.writing import SequenceWriter
 from unmask.tasks.kinds.kind import Prediction, Row
 from unmask.tasks.task import Task
-from unmask.training.batches import pairs_loss
+from unmask.training.batches import task_loss, to_layout, to_tensor
 from unmask.training.loop import Batch, Loss
 
 
@@ -101,8 +101,16 @@ class EncoderDecoderTaskModel:
         limit = min(self.task.max_source_length, self.model.config.encoder.max_position_embeddings)
         return encode_sources(self.tokenizer, [self.task.text(row.sources) for row in rows], limit)
 
-    def loss(self, batch: Batch, step: int) -> Loss:
-        return pairs_loss(self.model, batch, self.model.device)
+    def loss(self, batch: Batch, step: int, whole: Batch) -> Loss:
+        device = self.model.device
+        total = self.model.loss_sum(
+            to_tensor(batch["inputs"], device),
+            to_layout(batch, device, "input_lengths"),
+            to_tensor(batch["targets"], device),
+            to_layout(batch, device, "target_lengths"),
+        )
+        counted, tokens = len(batch["targets"]), len(batch["inputs"]) + len(batch["targets"])
+        return task_loss(total, counted, len(whole["targets"]), tokens)
 
     def predict(self, rows: Sequence[Row]) -> list[Prediction]:
         room = self.model.config.decoder.max_position_embeddings

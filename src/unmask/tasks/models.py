@@ -19,12 +19,8 @@ from unmask.errors import UserError
 from unmask.t5.byte_tokenizer import load_tokenizer
 from unmask.t5.config import KINDS
 from unmask.tasks.answering import TRAINED, ElectraAnswerModel
-<<<<<<< HEAD
 from unmask.tasks.checks import TokenCounter, check_data
-=======
-from unmask.tasks.checks import check_data
 from unmask.tasks.encoder_decoder import EncoderDecoderTaskModel
->>>>>>> bf49865 (Writing: judged rounds, gaps and encoder-decoders on the command line)
 from unmask.tasks.heads.choice import ChoiceModel
 from unmask.tasks.heads.head import ElectraTaskModel
 from unmask.tasks.heads.pairs import ElectraPairsModel, T5PairsModel

@@ -20,7 +20,7 @@ from unmask.t5.writing import encode_with_end, write_texts
 from unmask.tasks.kinds.kind import Prediction, Row
 from unmask.tasks.rows import read_rows
 from unmask.tasks.task import Task
-from unmask.training.batches import pairs_loss
+from unmask.training.batches import t5_loss
 from unmask.training.loop import Batch, Loss
 
 #: Tokens of sources and candidates that are scored together, a source counted once for each of its candidates.
@@ -96,13 +96,8 @@ class T5TaskModel:
     def _encode(self, texts: Sequence[str], limit: int) -> list[list[int]]:
         return encode_with_end(self.tokenizer, texts, limit)
 
-<<<<<<< HEAD
     def loss(self, batch: Batch, step: int, whole: Batch) -> Loss:
         return t5_loss(self.model, batch, self.device, whole)
-=======
-    def loss(self, batch: Batch, step: int) -> Loss:
-        return pairs_loss(self.model, batch, self.device)
->>>>>>> bf49865 (Writing: judged rounds, gaps and encoder-decoders on the command line)
 
     def predict(self, rows: Sequence[Row]) -> list[Prediction]:
         kind = self.task.its_kind

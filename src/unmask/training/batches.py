@@ -2,31 +2,15 @@
 
 from __future__ import annotations
 
-<<<<<<< HEAD
 from dataclasses import dataclass
-=======
-from typing import Protocol
->>>>>>> bf49865 (Writing: judged rounds, gaps and encoder-decoders on the command line)
 
 import numpy as np
 import torch
 
 from unmask.nn.ragged import Layout
-<<<<<<< HEAD
 from unmask.nn.sums import Sums
 from unmask.t5.model import T5ForConditionalGeneration
-=======
->>>>>>> bf49865 (Writing: judged rounds, gaps and encoder-decoders on the command line)
 from unmask.training.loop import Batch, Loss
-
-
-class WritesTargets(Protocol):
-    """A model that learns to write targets for inputs: T5, an encoder–decoder."""
-
-    def loss_sum(
-        self, inputs: torch.Tensor, input_layout: Layout, targets: torch.Tensor, target_layout: Layout
-    ) -> torch.Tensor:
-        """Sum of the targets' cross-entropies in nats, all streams packed."""
 
 
 def to_tensor(array: np.ndarray, device: torch.device) -> torch.Tensor:
@@ -40,7 +24,7 @@ def to_layout(batch: Batch, device: torch.device, lengths: str = "lengths") -> L
     return Layout.of(batch[lengths].tolist(), device, None if rows is None else rows.tolist())
 
 
-def pairs_loss_sum(model: WritesTargets, batch: Batch, device: torch.device) -> torch.Tensor:
+def t5_loss_sum(model: T5ForConditionalGeneration, batch: Batch, device: torch.device) -> torch.Tensor:
     """Sum of the cross-entropies of a ragged batch of inputs and targets, in nats."""
     return model.loss_sum(
         to_tensor(batch["inputs"], device),
@@ -50,7 +34,6 @@ def pairs_loss_sum(model: WritesTargets, batch: Batch, device: torch.device) -> 
     )
 
 
-<<<<<<< HEAD
 @dataclass(frozen=True)
 class T5Losses(Sums):
     """What a step of a T5 measured.
@@ -81,11 +64,6 @@ def t5_loss(
 ) -> Loss:
     """Mean cross-entropy over target tokens: of the batch, or of the whole one of which it is a part."""
     losses = t5_losses(model, batch, device)
-=======
-def pairs_loss(model: WritesTargets, batch: Batch, device: torch.device) -> Loss:
-    """Mean cross-entropy over target tokens."""
-    mean = pairs_loss_sum(model, batch, device) / len(batch["targets"])
->>>>>>> bf49865 (Writing: judged rounds, gaps and encoder-decoders on the command line)
     tokens = len(batch["inputs"]) + len(batch["targets"])
     return Loss(losses.out_of(targets=len((whole or batch)["targets"])).loss(), losses, tokens)
 

@@ -18,13 +18,8 @@ from unmask.t5 import flops
 from unmask.t5.byte_tokenizer import AnyT5Tokenizer
 from unmask.t5.config import T5Config
 from unmask.t5.model import T5ForConditionalGeneration
-<<<<<<< HEAD
 from unmask.training.batches import t5_loss, t5_losses
 from unmask.training.corpora import Data, held_out_by_corpus, mixed_batches
-=======
-from unmask.training.batches import pairs_loss, pairs_loss_sum
-from unmask.training.corpora import Data, held_out_by_corpus, metrics_by_corpus, mixed_batches
->>>>>>> bf49865 (Writing: judged rounds, gaps and encoder-decoders on the command line)
 from unmask.training.family import Pretraining
 from unmask.training.loop import Batch
 from unmask.training.recipe import PretrainRecipe
@@ -54,18 +49,6 @@ def t5_pretraining(
     ).to(device)
     held_out = held_out_batches(recipe, data, tokenizer)
 
-<<<<<<< HEAD
-=======
-    def measured(batch: Batch) -> tuple[float, int]:
-        return float(pairs_loss_sum(model, batch, device)), len(batch["targets"])
-
-    def means(parts: Sequence[tuple[float, int]]) -> dict[str, float]:
-        return {"loss": sum(total for total, _ in parts) / sum(count for _, count in parts)}
-
-    def evaluate() -> dict[str, float]:
-        return metrics_by_corpus({name: list(map(measured, part)) for name, part in held_out.items()}, means)
-
->>>>>>> bf49865 (Writing: judged rounds, gaps and encoder-decoders on the command line)
     def save(directory: Path) -> None:
         model.save_pretrained(directory)
         tokenizer.save_pretrained(directory)
@@ -73,14 +56,9 @@ def t5_pretraining(
     return Pretraining(
         model,
         t5_training_batches(recipe, data, tokenizer, plans),
-<<<<<<< HEAD
         lambda batch, step, whole: t5_loss(model, batch, device, whole),
         held_out,
         lambda batch, number: t5_losses(model, batch, device),
-=======
-        lambda batch, step: pairs_loss(model, batch, device),
-        evaluate,
->>>>>>> bf49865 (Writing: judged rounds, gaps and encoder-decoders on the command line)
         save,
         step_flops(model.config),
         lambda: t5_sample(model, tokenizer, next(iter(held_out.values()))[0], device),
