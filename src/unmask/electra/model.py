@@ -31,6 +31,7 @@ from unmask.nn.activation import activated
 from unmask.nn.attention import attention
 from unmask.nn.dropout import Dropout
 from unmask.nn.ids import check_labels
+from unmask.nn.joined import joined_linear
 from unmask.nn.losses import CHUNK_ROWS, linear_cross_entropy
 from unmask.nn.pretrained import PretrainedModel
 from unmask.nn.ragged import Layout
@@ -89,10 +90,11 @@ class ElectraLayer(nn.Module):
         return self.feed_forward(self.self_attention(x, layout, causal=causal), layout.places)
 
     def self_attention(self, x: Tensor, layout: Layout, *, causal: bool = False) -> Tensor:
+        query, key, value = joined_linear(x, self.query, self.key, self.value)
         mixed = attention(
-            self.split(self.query(x)),
-            self.split(self.key(x)),
-            self.split(self.value(x)),
+            self.split(query),
+            self.split(key),
+            self.split(value),
             layout,
             layout,
             causal=causal,
