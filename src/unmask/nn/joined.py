@@ -21,9 +21,9 @@ def joined_linear(x: Tensor, *layers: nn.Module) -> tuple[Tensor, ...]:
     biases = [layer.bias for layer in plain if layer.bias is not None]
     if len(plain) < len(layers) or len(biases) not in (0, len(plain)):
         return tuple(layer(x) for layer in layers)
-    weight = torch.cat([layer.weight for layer in plain])
+    weight = torch.cat(tuple(layer.weight for layer in plain))
     bias = torch.cat(biases) if biases else None
-    return F.linear(x, weight, bias).split([layer.out_features for layer in plain], -1)
+    return tuple(F.linear(x, weight, bias).split([layer.out_features for layer in plain], -1))
 
 
 def _has_hooks(layer: nn.Module) -> bool:
