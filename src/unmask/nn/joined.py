@@ -18,12 +18,12 @@ def joined_linear(x: Tensor, *layers: nn.Module) -> tuple[Tensor, ...]:
         (…, outputs) of each layer, views of one result.
     """
     plain = [layer for layer in layers if type(layer) is nn.Linear and not _has_hooks(layer)]
-    biases = [layer.bias for layer in plain if layer.bias is not None]
+    biases: list[Tensor] = [layer.bias for layer in plain if layer.bias is not None]
     if len(plain) < len(layers) or len(biases) not in (0, len(plain)):
         return tuple(layer(x) for layer in layers)
-    weight = torch.cat(tuple(layer.weight for layer in plain))
+    weights: list[Tensor] = [layer.weight for layer in plain]
     bias = torch.cat(biases) if biases else None
-    return tuple(F.linear(x, weight, bias).split([layer.out_features for layer in plain], -1))
+    return tuple(F.linear(x, torch.cat(weights), bias).split([layer.out_features for layer in plain], -1))
 
 
 def _has_hooks(layer: nn.Module) -> bool:
