@@ -227,6 +227,7 @@ def fine_tuned(options: argparse.Namespace, task: Task, seed: int, work: Path) -
         "epochs": options.epochs,
         "seed": seed,
         "checkpoint_every": 200,
+        "evaluate_every": 0,
         "batch_size": options.batch_size,
     }
     seconds = {}

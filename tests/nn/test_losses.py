@@ -46,6 +46,20 @@ def test_rows_of_different_weight() -> None:
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+def test_label_smoothing(weighted: bool) -> None:
+    hidden, weight, bias, targets = problem(CHUNK_ROWS + 5)
+    counts = torch.rand(CHUNK_ROWS + 5, dtype=torch.float64) if weighted else None
+    loss = linear_cross_entropy(hidden, weight, targets, bias, row_weights=counts, label_smoothing=0.2)
+    logits = F.linear(hidden, weight, bias)
+    losses = F.cross_entropy(logits, targets, reduction="none", label_smoothing=0.2)
+    expected = (losses if counts is None else losses * counts).sum()
+    torch.testing.assert_close(loss, expected, rtol=1e-12, atol=1e-10)
+    found, wanted = (torch.autograd.grad(each, [hidden, weight, bias]) for each in (loss, expected))
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("trained", [0, 1, 2])
 def test_one_trained_input_is_enough(trained: int) -> None:
     *tensors, targets = problem(5)

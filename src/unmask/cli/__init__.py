@@ -29,13 +29,14 @@ for name, summary in {
     "show-batch": "Show the examples of a pre-training batch, as the model sees them.",
     "check": "Say what is wrong with a task's data, before training.",
     "finetune": "Fine-tune a model on a task.",
+    "distil": "Teach a smaller model what a fine-tuned one answers.",
     "evaluate": "Score a fine-tuned model on a task's held-out rows, beside simple baselines or another model.",
     "predict": "Answer the rows of files of any size with a fine-tuned model.",
     "compare": "Compare pre-training objectives at equal compute, with the spread over seeds.",
     "generate": "Write text with a model.",
     "fill": "Show what a model puts into gaps, and which tokens ELECTRA suspects.",
     "quantize": "Write a model in int8 or bfloat16, and report what that costs.",
-    "convert": "Turn a checkpoint of T5X, Flax or Google's ELECTRA into a model directory.",
+    "convert": "Turn a checkpoint of T5X, Flax or Google's ELECTRA, or an adapter, into a model directory.",
 }.items():
     module = name.replace("-", "_")
     app.command(f"unmask.cli.{module}:{module}", name=name, help=summary)

@@ -15,11 +15,13 @@ def convert(
     model_type: str | None = None,
     num_attention_heads: int | None = None,
 ) -> None:
-    """Turn a checkpoint of T5X, Flax or Google's ELECTRA into a model directory that unmask and Transformers read.
+    """Turn a checkpoint of T5X, Flax or Google's ELECTRA, or an adapter, into a model directory that unmask and
+    Transformers read.
 
     Args:
         source: a T5X checkpoint (the directory checkpoint_N, or the file in it), a directory with
-            flax_model.msgpack, or a TensorFlow checkpoint of ELECTRA (its directory or its prefix).
+            flax_model.msgpack, a TensorFlow checkpoint of ELECTRA (its directory or its prefix), or a LoRA adapter,
+            which is merged into its base model.
         out: the model directory to write; for an ELECTRA with both halves, a pair directory.
         tokenizer: a model directory or Hub name whose tokenizer goes along; for ELECTRA by default vocab.txt
             beside the checkpoint.
@@ -31,8 +33,15 @@ def convert(
     from unmask.cli.conversion_table import show
     from unmask.electra import conversion as electra
     from unmask.errors import UserError
+    from unmask.hub import is_adapter
     from unmask.t5 import conversion as t5
 
+    if is_adapter(source):
+        from unmask.tasks.adapters import merge_adapter
+
+        merge_adapter(source, out)
+        print(out)
+        return
     given = {"feed_forward_proj": feed_forward_proj, "model_type": model_type}
     settings = {name: value for name, value in given.items() if value is not None}
     if electra.find_checkpoint(source) is None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 #: What the two tasks are fine-tuned with: 292 and 563 steps.
 RESTAURANTS = FinetuneSettings(epochs=2, optimiser="scaled-adamw", learning_rate=2e-2)
-SENSES = FinetuneSettings(epochs=3, learning_rate=2e-3)
+SENSES = FinetuneSettings(epochs=3, learning_rate=2e-3, layer_decay=1.0)
 
 SENTENCE = "a small ___ that is used to cut bread or other food"
 

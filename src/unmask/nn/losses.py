@@ -29,6 +29,7 @@ def linear_cross_entropy(
     bias: Tensor | None = None,
     *,
     row_weights: Tensor | None = None,
+    label_smoothing: float = 0.0,
 ) -> Tensor:
     """Sum of the cross-entropies of `hidden @ weightᵀ + bias` against `targets`, chunk by chunk.
 
@@ -42,6 +43,8 @@ def linear_cross_entropy(
         targets: (rows,) int64, every one a valid id: rows without a label are left out by the caller.
         bias: (vocabulary,) or None.
         row_weights: (rows,) what each row counts; None: 1.
+        label_smoothing: share ε of each target's probability that is spread evenly over the vocabulary: the target is
+            1 − ε + ε/V, every other id ε/V (arXiv 1512.00567, section 7), as PyTorch has it.
 
     Returns:
         A scalar, float32 (float64 for float64 weights): the sum over rows, in nats.
@@ -51,7 +54,7 @@ def linear_cross_entropy(
         torch.is_grad_enabled() and tensor is not None and tensor.requires_grad
         for tensor in (hidden, weight, bias)
     )
-    return _LinearCrossEntropy.apply(hidden, weight, bias, targets, row_weights, wanted)
+    return _LinearCrossEntropy.apply(hidden, weight, bias, targets, row_weights, label_smoothing, wanted)
 
 
 def linear_log_probabilities(
@@ -143,6 +146,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         bias: Tensor | None,
         targets: Tensor,
         row_weights: Tensor | None,
+        label_smoothing: float,
         wanted: tuple[bool, bool, bool],
     ) -> Tensor:
         device = hidden.device
@@ -159,7 +163,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
             narrow = hidden[rows].to(matmul_type)
             logits = F.linear(narrow, narrow_weight)
             counts = None if row_weights is None else row_weights[rows]
-            losses, gradient = _of_logits(logits, targets[rows], bias, counts, d_bias, any(wanted))
+            losses, gradient = _of_logits(
+                logits, targets[rows], bias, counts, label_smoothing, d_bias, any(wanted)
+            )
             loss += losses
             if gradient is None:
                 continue
@@ -182,7 +188,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             None if gradient is None else gradient.mul_(upstream).to(kind)
             for gradient, kind in zip(ctx.saved_tensors, ctx.types, strict=True)
         )
-        return *gradients, None, None, None
+        return *gradients, None, None, None, None
 
 
 def chunk_rows(device: torch.device, kind: torch.dtype) -> int:
@@ -197,12 +203,13 @@ def _of_logits(
     targets: Tensor,
     bias: Tensor | None,
     counts: Tensor | None,
+    label_smoothing: float,
     d_bias: Tensor | None,
     wanted: bool,
 ) -> tuple[Tensor, Tensor | None]:
     """The sum of a chunk's losses and, if wanted, the gradient of the logits, which are overwritten."""
     float32 = all(x is None or x.dtype == torch.float32 for x in (bias, d_bias))
-    if logits.device.type == "cpu" and float32 and lines.available(logits.dtype):
+    if logits.device.type == "cpu" and float32 and not label_smoothing and lines.available(logits.dtype):
         losses = cross_entropy_(logits, targets, bias, counts, gradient=wanted, of_bias=d_bias)
         return losses.sum(), logits if wanted else None
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
@@ -210,12 +217,14 @@ def _of_logits(
         logits += bias
     target = targets[:, None]
     normaliser = torch.logsumexp(logits, -1, keepdim=True)
-    losses = normaliser - logits.gather(1, target)
+    losses = normaliser - (1 - label_smoothing) * logits.gather(1, target)
+    if label_smoothing:
+        losses -= label_smoothing * logits.mean(1, keepdim=True)
     if counts is not None:
         losses = losses * counts[:, None].to(logits.dtype)
     if not wanted:
         return losses.sum(), None
-    gradient = _gradient_of_logits(logits, normaliser, target)
+    gradient = _gradient_of_logits(logits, normaliser, target, label_smoothing)
     if counts is not None:
         gradient *= counts[:, None].to(logits.dtype)
     if d_bias is not None:
@@ -227,7 +236,11 @@ def _autocast_type(device: torch.device) -> torch.dtype | None:
     return torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None
 
 
-def _gradient_of_logits(logits: Tensor, normaliser: Tensor, target: Tensor) -> Tensor:
-    """Softmax minus one-hot, written over the logits."""
+def _gradient_of_logits(logits: Tensor, normaliser: Tensor, target: Tensor, label_smoothing: float) -> Tensor:
+    """Softmax minus the (smoothed) one-hot, written over the logits."""
     gradient = logits.sub_(normaliser).exp_()
-    return gradient.scatter_add_(1, target, torch.full_like(target, -1, dtype=gradient.dtype))
+    if label_smoothing:
+        gradient -= label_smoothing / gradient.shape[1]
+    return gradient.scatter_add_(
+        1, target, torch.full_like(target, label_smoothing - 1, dtype=gradient.dtype)
+    )

@@ -400,19 +400,26 @@ class T5ForConditionalGeneration(T5Backbone):
         return self.embedding.weight if self.output is None else self.output.weight
 
     def loss_sum(
-        self, inputs: Tensor, input_layout: Layout, targets: Tensor, target_layout: Layout
+        self,
+        inputs: Tensor,
+        input_layout: Layout,
+        targets: Tensor,
+        target_layout: Layout,
+        *,
+        label_smoothing: float = 0.0,
     ) -> Tensor:
         """Sum of the targets' cross-entropies in nats, a float32 scalar; all streams packed.
 
         Args:
             inputs: (total_in,) int64; targets: (total_out,) int64, every position counted.
+            label_smoothing: see `linear_cross_entropy`.
         """
         # Both looked up at once: the gradient of a lookup is as large as the table.
         embedded = self.embed(torch.cat([inputs, self.shift_right(targets, target_layout)]))
         of_inputs, of_targets = embedded.split([len(inputs), len(targets)])
         source = self.encoder(of_inputs, input_layout)
         hidden = self.scaled(self.decoder(of_targets, target_layout, source, input_layout))
-        return linear_cross_entropy(hidden, self.output_weight, targets)
+        return linear_cross_entropy(hidden, self.output_weight, targets, label_smoothing=label_smoothing)
 
     def forward(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import nn
@@ -32,7 +32,11 @@ class T5TaskModel:
 
     Attributes:
         labels: all answers there are, of a kind that has a set of them; kept in config.json as `id2label`.
+        label_smoothing: share of a token's probability that is spread over the vocabulary.
     """
+
+    smooths: ClassVar[bool] = True
+    label_smoothing: float = 0.0
 
     def __init__(
         self,
@@ -97,7 +101,7 @@ class T5TaskModel:
         return encode_with_end(self.tokenizer, texts, limit)
 
     def loss(self, batch: Batch, step: int, whole: Batch) -> Loss:
-        return t5_loss(self.model, batch, self.device, whole)
+        return t5_loss(self.model, batch, self.device, whole, label_smoothing=self.label_smoothing)
 
     def predict(self, rows: Sequence[Row]) -> list[Prediction]:
         kind = self.task.its_kind

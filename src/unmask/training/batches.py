@@ -24,13 +24,16 @@ def to_layout(batch: Batch, device: torch.device, lengths: str = "lengths") -> L
     return Layout.of(batch[lengths].tolist(), device, None if rows is None else rows.tolist())
 
 
-def t5_loss_sum(model: T5ForConditionalGeneration, batch: Batch, device: torch.device) -> torch.Tensor:
+def t5_loss_sum(
+    model: T5ForConditionalGeneration, batch: Batch, device: torch.device, *, label_smoothing: float = 0.0
+) -> torch.Tensor:
     """Sum of the cross-entropies of a ragged batch of inputs and targets, in nats."""
     return model.loss_sum(
         to_tensor(batch["inputs"], device),
         to_layout(batch, device, "input_lengths"),
         to_tensor(batch["targets"], device),
         to_layout(batch, device, "target_lengths"),
+        label_smoothing=label_smoothing,
     )
 
 
@@ -54,16 +57,24 @@ class T5Losses(Sums):
         return {"loss": self.loss().detach()}
 
 
-def t5_losses(model: T5ForConditionalGeneration, batch: Batch, device: torch.device) -> T5Losses:
+def t5_losses(
+    model: T5ForConditionalGeneration, batch: Batch, device: torch.device, *, label_smoothing: float = 0.0
+) -> T5Losses:
     """What the model makes of a ragged batch of inputs and targets."""
-    return T5Losses(t5_loss_sum(model, batch, device), len(batch["targets"]))
+    loss_sum = t5_loss_sum(model, batch, device, label_smoothing=label_smoothing)
+    return T5Losses(loss_sum, len(batch["targets"]))
 
 
 def t5_loss(
-    model: T5ForConditionalGeneration, batch: Batch, device: torch.device, whole: Batch | None = None
+    model: T5ForConditionalGeneration,
+    batch: Batch,
+    device: torch.device,
+    whole: Batch | None = None,
+    *,
+    label_smoothing: float = 0.0,
 ) -> Loss:
     """Mean cross-entropy over target tokens: of the batch, or of the whole one of which it is a part."""
-    losses = t5_losses(model, batch, device)
+    losses = t5_losses(model, batch, device, label_smoothing=label_smoothing)
     tokens = len(batch["inputs"]) + len(batch["targets"])
     return Loss(losses.out_of(targets=len((whole or batch)["targets"])).loss(), losses, tokens)
 
@@ -88,7 +99,7 @@ class TaskLosses(Sums):
 
 
 def task_loss(
-    loss_sum: torch.Tensor, counted: int, of: int, tokens: int, hits: torch.Tensor | None = None
+    loss_sum: torch.Tensor, counted: int, of: float, tokens: int, hits: torch.Tensor | None = None
 ) -> Loss:
     """A sum over `counted` texts or tokens, as a part of the mean over `of` of them, those of the whole batch."""
     return Loss(loss_sum / of, TaskLosses(loss_sum.detach(), hits, counted), tokens)

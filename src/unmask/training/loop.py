@@ -31,6 +31,7 @@ from unmask.nn.sums import Sums
 from unmask.objectives.randomness import generator
 from unmask.training.allocator import kept_memory
 from unmask.training.averages import MovingAverage
+from unmask.training.best import BestWeights
 from unmask.training.checkpoints import load_mean, load_newest, newest_step, remove_leftovers, save_checkpoint
 from unmask.training.faults import find_fault
 from unmask.training.health import Diagnose
@@ -44,6 +45,9 @@ from unmask.training.settings import LoopSettings, Parallel
 from unmask.training.watching import Sample, Watch
 
 Batch = Mapping[str, np.ndarray]
+
+#: Where a run keeps its checkpoints.
+CHECKPOINTS = "checkpoints"
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,8 @@ def train(
     accumulate: int = 1,
 ) -> MetricsLog:
     """Train `model` in place, continuing from the newest whole checkpoint in `directory` if there is one.
+
+    With `judge` in the settings the model is left with the weights of its best evaluation (`training.best`).
 
     A step whose loss or gradient is not finite is skipped: weights and moments stay as they are, and a line of the
     kind "skipped" says where it went wrong. With `ema_decay` the model that is evaluated, and that is left at the
@@ -139,7 +145,10 @@ def train(
         final_factor=settings.final_factor,
     )
     average = MovingAverage(model, settings.ema_decay) if settings.ema_decay else None
-    checkpoints = directory / "checkpoints"
+    best = None
+    if evaluate is not None and settings.judge is not None:
+        best = BestWeights(directory, settings.judge, settings.patience)
+    checkpoints = directory / CHECKPOINTS
     averages = None if average is None else average.values
     first = load_newest(checkpoints, model, optimiser, averages, ranks=ranks)
     with ranks.first_alone():
@@ -170,11 +179,14 @@ def train(
 
     def evaluated(step: int, kind: str = "evaluation") -> None:
         averaged = nullcontext() if average is None else average.in_place()
-        with watch.paused(), averaged, _evaluation(model), _autocast(device, settings):
-            if evaluate is not None:
-                watch.evaluated(step, spread.look(evaluate), kind)
-            if sample is not None:
-                watch.sampled(step, spread.look(sample))
+        with watch.paused(), averaged:
+            with _evaluation(model), _autocast(device, settings):
+                if evaluate is not None:
+                    watch.evaluated(step, spread.look(evaluate), kind)
+                if sample is not None:
+                    watch.sampled(step, spread.look(sample))
+            if best is not None:
+                best.take(watch.log.lines, model)
 
     def skipped(step: int, fault: str) -> None:
         in_a_row = watch.skipped(step, fault)
@@ -189,15 +201,17 @@ def train(
                     )
 
     model.train()
+    over = best is not None and best.is_over(watch.log.lines)
+    until = first if over else settings.steps
     with (
         kept_memory(),
         _stop_requests(ranks) as stop_requested,
         watch,
-        closing(read_ahead(batches, first, settings.steps, workers=data_workers)) as ahead,
+        closing(read_ahead(batches, first, until, workers=data_workers)) as ahead,
     ):
-        if first == 0:
+        if first == 0 and best is None:
             evaluated(0)
-        for step, batch in zip(range(first, settings.steps), ahead, strict=True):
+        for step, batch in zip(range(first, until), ahead, strict=True):
             for group in optimiser.param_groups:
                 group["lr"] = settings.learning_rate * factor(step) * group["factor"]
             losses, fault = _step(spread, optimiser, loss_of, batch, step, settings, accumulate)
@@ -214,8 +228,10 @@ def train(
                 watch.trained(done, values, settings.learning_rate * factor(step))
             if last or (settings.evaluate_every and done % settings.evaluate_every == 0):
                 evaluated(done)
-            stopping = ranks.any(stop_requested.is_set()) and not last
-            if settings.checkpoint_every and (last or stopping or done % settings.checkpoint_every == 0):
+                over = best is not None and best.is_over(watch.log.lines)
+            ending = last or over
+            stopping = ranks.any(stop_requested.is_set()) and not ending
+            if settings.checkpoint_every and (ending or stopping or done % settings.checkpoint_every == 0):
                 with watch.paused():
                     save(done)
             if stopping:
@@ -229,10 +245,15 @@ def train(
                         raise Interrupted(
                             f"{label}: stopped after step {done} of {settings.steps}, {outcome}"
                         )
+            if over and not last:
+                watch.ended(done, f"{settings.patience} evaluations brought nothing better")
+                break
         if settings.average_checkpoints:
             load_mean(checkpoints, model, settings.average_checkpoints, ranks=ranks)
             evaluated(settings.steps, "averaged")
-    if average is not None:
+    if best is not None:
+        best.put_in(model)
+    elif average is not None:
         average.put_in()
     spread.gather()
     model.eval()

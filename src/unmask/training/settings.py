@@ -33,6 +33,10 @@ class LoopSettings:
         keep_every: checkpoints at multiples of so many steps are kept too; 0: none.
         evaluate_every: steps between evaluations, with one before the first step and one after the last;
             0: those two alone.
+        judge: the value of an evaluation that is to be as high as can be: the weights that had the highest are the
+            outcome, and there is no evaluation before the first step; None: the last weights are.
+        patience: evaluations in a row without a new highest value of `judge` after which the run ends; 0: it never
+            ends early.
         log_every: steps between lines of metrics.jsonl.
     """
 
@@ -55,4 +59,6 @@ class LoopSettings:
     keep_checkpoints: int = 2
     keep_every: int = 0
     evaluate_every: int = 0
+    judge: str | None = None
+    patience: int = 0
     log_every: int = 10

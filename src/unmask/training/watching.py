@@ -109,6 +109,10 @@ class Watch:
         self._progress.warn(f"step {step} is skipped: {fault} is not finite")
         return in_a_row
 
+    def ended(self, step: int, reason: str) -> None:
+        """The run ends before its last step."""
+        self._progress.say(f"ends after step {step}: {reason}")
+
     def _write(self, step: int, kind: str, values: Mapping[str, Any]) -> None:
         self.log.write(step, kind, values)
         if self._board is not None:

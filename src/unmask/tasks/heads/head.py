@@ -28,10 +28,16 @@ class ElectraTaskModel(ABC):
 
     Attributes:
         model_class: the encoder with its head.
+        smooths: its targets are labels, whose probability can be spread (`label_smoothing`).
         labels: names of the head's outputs.
+        label_smoothing: share of a label's probability that is spread over all of them.
+        class_weights: (labels,) what each label counts; None: 1.
     """
 
     model_class: ClassVar[type[Any]]
+    smooths: ClassVar[bool] = False
+    label_smoothing: float = 0.0
+    class_weights: torch.Tensor | None = None
 
     def __init__(
         self, task: Task, model: ElectraBackbone, tokenizer: ElectraTokenizer, device: torch.device

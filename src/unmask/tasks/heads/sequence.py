@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -23,22 +24,29 @@ class ClassificationModel(ElectraTaskModel):
 
     model_class = ElectraForSequenceClassification
     model: ElectraForSequenceClassification
+    smooths = True
 
     @classmethod
     def settings(cls, task: Task, rows: Sequence[Row]) -> dict[str, Any]:
         return super().settings(task, rows) | {"classification_head": task.head}
 
     def examples(self, rows: Sequence[Row]) -> Labelled:
-        """The rows; where the order of two texts says nothing, once in each order."""
-        if self.task.symmetric:
-            rows = [*rows, *(replace(row, sources=row.sources[::-1]) for row in rows)]
+        rows = self.both_orders(rows)
         return self.encoded(rows, self.targets(rows))
+
+    def both_orders(self, rows: Sequence[Row]) -> Sequence[Row]:
+        """The rows; where the order of two texts says nothing, once in each order."""
+        if not self.task.symmetric:
+            return rows
+        return [*rows, *(replace(row, sources=row.sources[::-1]) for row in rows)]
 
     def targets(self, rows: Sequence[Row]) -> Sequence[int] | Sequence[float]:
         number = {label: index for index, label in enumerate(self.labels)}
         return [number[row.target] for row in rows]
 
-    def encoded(self, rows: Sequence[Row], targets: Sequence[int] | Sequence[float]) -> Labelled:
+    def encoded(
+        self, rows: Sequence[Row], targets: Sequence[int] | Sequence[float] | Sequence[Sequence[float]]
+    ) -> Labelled:
         first, second = self.segments(rows)
         batch = self.tokenizer(first, second, truncation=True, max_length=self.limit)
         return Labelled(batch["input_ids"], targets, token_types=batch["token_type_ids"])
@@ -46,23 +54,48 @@ class ClassificationModel(ElectraTaskModel):
     def loss(self, batch: Batch, step: int, whole: Batch) -> Loss:
         logits = self.model.sequence_logits(*self.packed(batch))
         labels = to_tensor(batch["labels"], self.device)
-        loss_sum = nn.functional.cross_entropy(logits.float(), labels, reduction="sum")
+        loss_sum = nn.functional.cross_entropy(
+            logits.float(),
+            labels,
+            self.class_weights,
+            reduction="sum",
+            label_smoothing=self.label_smoothing,
+        )
         hits = (logits.argmax(-1) == labels).sum()
-        return task_loss(loss_sum, len(labels), len(whole["labels"]), len(batch["inputs"]), hits)
+        # Where classes weigh differently the mean is the weighted one.
+        of: float = len(whole["labels"])
+        if self.class_weights is not None:
+            of = float(self.class_weights.cpu()[torch.from_numpy(whole["labels"])].sum())
+        return task_loss(loss_sum, len(labels), of, len(batch["inputs"]), hits)
+
+    def balance(self, rows: Sequence[Row]) -> None:
+        """Weigh each label by rows / (labels · its rows), as scikit-learn's "balanced"; one without rows by 1."""
+        counts = Counter(row.target for row in rows)
+        weights = [
+            len(rows) / (len(self.labels) * counts[label]) if counts[label] else 1.0 for label in self.labels
+        ]
+        self.class_weights = torch.tensor(weights, device=self.device)
 
     @torch.inference_mode()
-    def predict(self, rows: Sequence[Row]) -> list[Prediction]:
-        answers = [Prediction("")] * len(rows)
+    def outputs(self, rows: Sequence[Row]) -> torch.Tensor:
+        """(rows, outputs) float32, on the CPU: what the head gives for each row."""
+        found = torch.empty(len(rows), self.model.config.num_labels)
         for numbers, batch in self.batches(self.encoded(rows, [0] * len(rows))):
-            shares = self.model.sequence_logits(*self.packed(batch)).float().softmax(-1)
-            for number, row in zip(numbers, shares, strict=True):
-                best = int(row.argmax())
-                answers[number] = Prediction(self.labels[best], float(row[best]))
-        return answers
+            found[torch.tensor(numbers)] = self.model.sequence_logits(*self.packed(batch)).float().cpu()
+        return found
+
+    def predict(self, rows: Sequence[Row]) -> list[Prediction]:
+        shares, best = self.outputs(rows).softmax(-1).max(-1)
+        return [
+            Prediction(self.labels[label], share)
+            for label, share in zip(best.tolist(), shares.tolist(), strict=True)
+        ]
 
 
 class RegressionModel(ClassificationModel):
     """A number, by the squared error."""
+
+    smooths = False
 
     @classmethod
     def settings(cls, task: Task, rows: Sequence[Row]) -> dict[str, Any]:
@@ -77,11 +110,5 @@ class RegressionModel(ClassificationModel):
         loss_sum = self.model.loss(numbers, labels) * len(labels)
         return task_loss(loss_sum, len(labels), len(whole["labels"]), len(batch["inputs"]))
 
-    @torch.inference_mode()
     def predict(self, rows: Sequence[Row]) -> list[Prediction]:
-        answers = [Prediction("")] * len(rows)
-        for numbers, batch in self.batches(self.encoded(rows, [0.0] * len(rows))):
-            found = self.model.sequence_logits(*self.packed(batch)).float().flatten().tolist()
-            for number, value in zip(numbers, found, strict=True):
-                answers[number] = Prediction(f"{value:.6g}")
-        return answers
+        return [Prediction(f"{value:.6g}") for value in self.outputs(rows).flatten().tolist()]

@@ -24,6 +24,7 @@ class TaggingModel(ElectraTaskModel):
 
     model_class = ElectraForTokenClassification
     model: ElectraForTokenClassification
+    smooths = True
 
     def examples(self, rows: Sequence[Row]) -> LabelledTokens:
         return self._encoded(rows, learn=True)[0]
@@ -68,7 +69,9 @@ class TaggingModel(ElectraTaskModel):
         labels = to_tensor(batch["token_labels"], self.device)
         marked = labels != NONE
         logits, labels = logits[marked].float(), labels[marked]
-        loss_sum = nn.functional.cross_entropy(logits, labels, reduction="sum")
+        loss_sum = nn.functional.cross_entropy(
+            logits, labels, reduction="sum", label_smoothing=self.label_smoothing
+        )
         hits = (logits.argmax(-1) == labels).sum()
         counted = int((whole["token_labels"] != NONE).sum())
         return task_loss(loss_sum, len(labels), counted, len(batch["inputs"]), hits)

@@ -1,0 +1,70 @@
+"""One fine-tuning by unmask for `benchmarks/finetune.py`: weights at equal distances, and the time until each."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from unmask.tasks.learning import Lesson, learn
+from unmask.tasks.models import load_for_training
+from unmask.tasks.rows import read_rows
+from unmask.tasks.settings import FinetuneSettings
+from unmask.tasks.task import load_task
+
+
+class Points:
+    """Takes the place of a judge: writes the weights each time it is asked, with the clock stopped."""
+
+    def __init__(self, learner: Any, out: Path) -> None:
+        self.learner, self.out = learner, out
+        self.begun, self.away = time.perf_counter(), 0.0
+        self.seconds, self.directories = list[float](), list[str]()
+
+    def __call__(self) -> Mapping[str, float]:
+        now = time.perf_counter()
+        self.seconds.append(now - self.begun - self.away)
+        place = self.out / f"point-{len(self.seconds)}"
+        self.learner.save_pretrained(place)
+        self.directories.append(str(place))
+        self.away += time.perf_counter() - now
+        return {"points": float(len(self.seconds))}
+
+    def baseline(self) -> float:
+        return 0.0
+
+
+def main() -> None:
+    job = json.loads(Path(sys.argv[1]).read_text())
+    torch.set_num_threads(job["threads"])
+    task, out = load_task(job["task"]), Path(job["out"])
+    rows = read_rows(task, "train")
+    if job["train_rows"] and len(rows) > job["train_rows"]:
+        rows = [rows[number * len(rows) // job["train_rows"]] for number in range(job["train_rows"])]
+    device = torch.device(job["device"])
+    learner = load_for_training(
+        task, job["initial"], rows, fresh_weights=False, device=device, seed=job["seed"]
+    )
+    source = learner.examples(rows)
+    settings = FinetuneSettings(
+        epochs=job["epochs"],
+        batch_size=job["batch_size"],
+        seed=job["seed"],
+        evaluate_every=max(1, job["steps"] // job["points"]),
+        patience=0,
+        checkpoint_every=0,
+    )
+    points = Points(learner, out)
+    lesson = Lesson(learner, source, len(rows), f"unmask on {task.name}", "points", points)
+    learn(lesson, job["initial"], out, settings)
+    found = {"seconds": points.seconds, "directories": points.directories}
+    (out / "points.json").write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
