@@ -106,7 +106,13 @@ def test_all_kinds_are_tried() -> None:
 def test_it_is_learnt(kind: str, family: str, tmp_path: Path, tiny_models: dict[str, Path]) -> None:
     task = task_of(kind, tmp_path)
     settings = FinetuneSettings(
-        epochs=60, batch_size=9, learning_rate=1e-2, precision="float32", warmup_share=0
+        epochs=60,
+        batch_size=9,
+        optimiser="adamw",
+        learning_rate=1e-2,
+        layer_decay=1.0,
+        precision="float32",
+        warmup_share=0,
     )
     model = finetune(task, str(tiny_models[family]), tmp_path / "run", settings, device=CPU)
     held_out = HeldOut.read(task, "test")
