@@ -35,7 +35,8 @@ def claim_run(directory: Path, settings: dict[str, Any], file: str = RUN) -> Non
     """
     check_place(directory)
     path = directory / file
-    settings = settings | {"fingerprint": _fingerprint(settings)}
+    # As they will be read: a tuple is a list then.
+    settings = json.loads(json.dumps(settings)) | {"fingerprint": _fingerprint(settings)}
     if not path.is_file():
         hub.write_json(path, settings)
         return
