@@ -183,9 +183,14 @@ class ElectraWriter:
     def __init__(self, model: ElectraForConditionalGeneration, batch_tokens: int, **options: Any) -> None:
         """Args:
         options: some of ELECTRA_OPTIONS.
+
+        Raises:
+            UserError: no result is asked for.
         """
         self.model, self.batch_tokens, self.options = model, batch_tokens, options
         self.results_each: int = options.get("num_return_sequences", 1)
+        if self.results_each < 1:
+            raise UserError(f"num_return_sequences={self.results_each} must be at least 1")
         self.first_seed: int | None = options.get("seed", 0) if options.get("temperature", 0) else None
 
     def write(self, texts: Sequence[str], first: int = 0) -> list[list[Hypothesis]]:
