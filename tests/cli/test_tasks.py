@@ -49,7 +49,8 @@ def test_three_commands_make_a_classifier(
     assert [line.split()[0] for line in shown] == ["task", "finetune", "evaluate"]
     for line in shown:
         words = line.replace("google/electra-small-discriminator", model).split()
-        more = ["--epochs", "25", "--learning-rate", "1e-2"] if words[0] == "finetune" else []
+        more = ["--epochs", "25", "--learning-rate", "1e-2", "--optimiser", "adamw", "--patience", "0"]
+        more = more if words[0] == "finetune" else []
         assert _run([*words, *more]) == 0, capsys.readouterr()
     printed = capsys.readouterr().out
     assert "classification of sentiment by review" in printed and "majority class" in printed

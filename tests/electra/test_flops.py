@@ -16,6 +16,7 @@ from unmask.electra.diffusion import diffusion_step
 from unmask.electra.electric import Electric
 from unmask.electra.model import ElectraForMaskedLM
 from unmask.electra.pair import ElectraPair
+from unmask.nn import lines
 from unmask.nn.ragged import Layout
 
 CONFIG = ElectraConfig(
@@ -34,6 +35,12 @@ GENERATOR = generator_config(CONFIG, 0.5)
 LENGTHS = [20] * 4
 TOKENS = torch.arange(80) % 50
 DRAWN = torch.arange(0, 80, 7)
+
+
+@pytest.fixture(autouse=True)
+def _weights_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model's operations are those of its formulas, whatever is computed again to save memory."""
+    monkeypatch.setattr(lines, "available", lambda *kinds: False)
 
 
 def counted(step: Callable[[], torch.Tensor]) -> int:

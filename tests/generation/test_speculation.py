@@ -217,9 +217,9 @@ def copyist() -> T5ForConditionalGeneration:
         vocab_size=VOCABULARY, d_model=48, d_kv=16, d_ff=64, num_layers=1, num_heads=3, dropout_rate=0.0
     )
     model = T5ForConditionalGeneration(config)
-    optimiser = torch.optim.AdamW(model.parameters(), 1e-2, weight_decay=0.0)
-    for seed in range(260):
-        inputs, _ = batch_of_texts(seed, 24, 8)
+    optimiser = torch.optim.AdamW(model.parameters(), 3e-3, weight_decay=0.0)
+    for seed in range(500):
+        inputs, _ = batch_of_texts(seed, 32, 8)
         labels = torch.where((inputs > 2) & (inputs % 8 == 3), inputs + 1, inputs)
         loss = model(inputs, labels=labels).loss
         optimiser.zero_grad()
