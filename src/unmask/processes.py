@@ -40,6 +40,13 @@ def process_pool(
 def _begin(initializer: Callable[..., None] | None, *arguments: Any) -> None:
     """Make a worker end with its parent, whatever ended that, and on an interrupt, which it gets too."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    end_with_parent()
+    if initializer is not None:
+        initializer(*arguments)
+
+
+def end_with_parent() -> None:
+    """Called in a process that `multiprocessing` started: it ends when its parent has, be that by SIGKILL."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -48,5 +55,3 @@ def _begin(initializer: Callable[..., None] | None, *arguments: Any) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-    if initializer is not None:
-        initializer(*arguments)

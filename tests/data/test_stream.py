@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -336,6 +338,21 @@ def test_a_thousand_batches_shared_by_ranks(ranks: int, thousand: list[Batch]) -
             moved = np.repeat(starts[:-1], [len(share["drawn"]) for share in shares])
             whole["drawn"] = whole["drawn"] + moved
         assert _equal(take_rows(whole, back), batch)
+
+
+def test_a_killed_trainer_leaves_no_reader_behind() -> None:
+    program = """
+import grain
+from unmask.data.stream import read_ahead
+if __name__ == "__main__":
+    for number in read_ahead(grain.MapDataset.range(10**9), 0, 10**9, workers=1):
+        print(number, flush=True)
+"""
+    trainer = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert trainer.stdout is not None and trainer.stdout.readline() == "0\n"
+    trainer.kill()
+    # A reader holds the pipe open as long as it lives.
+    trainer.communicate(timeout=60)
 
 
 def test_what_is_no_batch() -> None:

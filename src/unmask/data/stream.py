@@ -37,6 +37,7 @@ from unmask.data.packing import Packed, check_size, pack
 from unmask.data.ragged import Batch, joined, row_lengths, take_rows
 from unmask.errors import UserError
 from unmask.objectives.randomness import generator
+from unmask.processes import end_with_parent
 
 # Grain warns at import that JAX's profiler is missing; nobody here wants it.
 _absl = logging.getLogger("absl")
@@ -182,7 +183,7 @@ def read_ahead(
         yield from part.to_iter_dataset(ReadOptions(num_threads=1, prefetch_buffer_size=4))
         return
     options = MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
-    read = part.to_iter_dataset(ReadOptions(num_threads=0)).mp_prefetch(options, _leave_ctrl_c)
+    read = part.to_iter_dataset(ReadOptions(num_threads=0)).mp_prefetch(options, _begin_reading)
     iterator = iter(read)
     try:
         yield from iterator
@@ -190,10 +191,11 @@ def read_ahead(
         iterator.close()
 
 
-def _leave_ctrl_c(worker: int, workers: int) -> None:
-    """Ctrl-C reaches the reading processes too, but it is the trainer that ends them, when it has saved."""
+def _begin_reading(worker: int, workers: int) -> None:
+    """Ctrl-C reaches the reading processes too, but they end with the trainer, when it has saved or is killed."""
     del worker, workers
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()
 
 
 @dataclass(frozen=True)
