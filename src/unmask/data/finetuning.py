@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
@@ -13,7 +14,24 @@ from unmask.errors import UserError
 from unmask.objectives.masked_diffusion import draw_noise
 
 
-class Pairs:
+class _Alike:
+    """Examples that are the same in every epoch, and given to the model as they are: the stream shuffles them."""
+
+    size: int
+
+    def __len__(self) -> int:
+        return self.size
+
+    def plan(self, rng: np.random.Generator) -> Self:
+        del rng
+        return self
+
+    def finish(self, batch: Batch, rng: np.random.Generator, number: int) -> Batch:
+        del rng, number
+        return batch
+
+
+class Pairs(_Alike):
     """Inputs and the targets that a model is to write for them, special tokens included.
 
     A batch: "inputs" (total,) and "targets" (total,) int32, "input_lengths" and "target_lengths" (batch,).
@@ -27,13 +45,6 @@ class Pairs:
         self._inputs = _checked_rows(inputs, "inputs", self.size)
         self._targets = _checked_rows(targets, "targets", self.size)
 
-    def __len__(self) -> int:
-        return self.size
-
-    def plan(self, rng: np.random.Generator) -> Pairs:
-        del rng  # the examples are what they are; the stream shuffles them
-        return self
-
     def lengths(self, examples: np.ndarray) -> np.ndarray:
         return self._inputs.lengths[examples] + self._targets.lengths[examples]
 
@@ -46,10 +57,6 @@ class Pairs:
             "targets": targets,
             "target_lengths": target_lengths,
         }
-
-    def finish(self, batch: Batch, rng: np.random.Generator, number: int) -> Batch:
-        del rng, number
-        return batch
 
 
 #: Share of the examples that teach how long an answer is; of the others the length is known.
@@ -154,7 +161,7 @@ class _PlannedAnswers:
         return {"tokens": tokens, "lengths": lengths, "kinds": kinds}
 
 
-class Labelled:
+class Labelled(_Alike):
     """Texts with one label each, special tokens included.
 
     A batch: "inputs" and "token_types" (total,) int32, "lengths" (batch,) int32, "labels" (batch,): int64
@@ -188,13 +195,6 @@ class Labelled:
         if len(unequal):
             raise UserError(f"example {unequal[0]} has a different number of tokens and of token types")
 
-    def __len__(self) -> int:
-        return self.size
-
-    def plan(self, rng: np.random.Generator) -> Labelled:
-        del rng
-        return self
-
     def lengths(self, examples: np.ndarray) -> np.ndarray:
         return self._inputs.lengths[examples]
 
@@ -207,12 +207,8 @@ class Labelled:
             "labels": self._labels[examples],
         }
 
-    def finish(self, batch: Batch, rng: np.random.Generator, number: int) -> Batch:
-        del rng, number
-        return batch
 
-
-class LabelledTokens:
+class LabelledTokens(_Alike):
     """Texts with a label for each token, special tokens included.
 
     A batch: "inputs", "token_types" (zeros) and "token_labels" (total,) int32, "lengths" (batch,) int32.
@@ -233,13 +229,6 @@ class LabelledTokens:
         if len(unequal):
             raise UserError(f"example {unequal[0]} has a different number of tokens and of labels")
 
-    def __len__(self) -> int:
-        return self.size
-
-    def plan(self, rng: np.random.Generator) -> LabelledTokens:
-        del rng
-        return self
-
     def lengths(self, examples: np.ndarray) -> np.ndarray:
         return self._inputs.lengths[examples]
 
@@ -252,12 +241,8 @@ class LabelledTokens:
             "token_labels": self._labels.take(examples)[0],
         }
 
-    def finish(self, batch: Batch, rng: np.random.Generator, number: int) -> Batch:
-        del rng, number
-        return batch
 
-
-class Choices:
+class Choices(_Alike):
     """Several texts an example, one of which is right, special tokens included.
 
     A batch: "inputs" and "token_types" (total,) int32, "lengths" (batch,) int32, tokens of all of an example's texts;
@@ -293,13 +278,6 @@ class Choices:
         for example, (start, count) in enumerate(zip(self._starts, self._counts, strict=True)):
             self._lengths[example, :count] = self._inputs.lengths[start : start + count]
 
-    def __len__(self) -> int:
-        return self.size
-
-    def plan(self, rng: np.random.Generator) -> Choices:
-        del rng
-        return self
-
     def lengths(self, examples: np.ndarray) -> np.ndarray:
         return self._lengths[examples].sum(1, dtype=np.int64)
 
@@ -313,10 +291,6 @@ class Choices:
             "choice_lengths": self._lengths[examples],
             "labels": self._labels[examples],
         }
-
-    def finish(self, batch: Batch, rng: np.random.Generator, number: int) -> Batch:
-        del rng, number
-        return batch
 
 
 def _checked_rows(rows: Sequence[Sequence[int]], name: str, count: int) -> Rows:

@@ -39,6 +39,7 @@ from unmask.electra.model import (
     ElectraLayer,
     ElectraOutput,
     GeneratorHead,
+    embedding_projection,
     initialise,
 )
 from unmask.electra.pair import DISCRIMINATOR, GENERATOR
@@ -194,11 +195,7 @@ class ElectraDecoder(nn.Module):
         super().__init__()
         self.config = config
         self.embeddings = ElectraEmbeddings(config)
-        self.projection = (
-            None
-            if config.embedding_size == config.hidden_size
-            else nn.Linear(config.embedding_size, config.hidden_size)
-        )
+        self.projection = embedding_projection(config)
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.num_hidden_layers))
 
     def embed(self, ids: Tensor, layout: Layout, positions: Tensor) -> Tensor:

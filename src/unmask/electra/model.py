@@ -112,6 +112,13 @@ class ElectraLayer(nn.Module):
         return self.feed_forward_norm(x + self.dropout(inner, places))
 
 
+def embedding_projection(config: ElectraConfig) -> nn.Linear | None:
+    """The linear layer from the embeddings' width to the layers'; None where the two are one."""
+    if config.embedding_size == config.hidden_size:
+        return None
+    return nn.Linear(config.embedding_size, config.hidden_size)
+
+
 class ElectraEncoder(nn.Module):
     """Embeddings, the linear layer that joins them where widths differ, layers."""
 
@@ -119,11 +126,7 @@ class ElectraEncoder(nn.Module):
         super().__init__()
         self.config = config
         self.embeddings = ElectraEmbeddings(config)
-        self.projection = (
-            None
-            if config.embedding_size == config.hidden_size
-            else nn.Linear(config.embedding_size, config.hidden_size)
-        )
+        self.projection = embedding_projection(config)
         self.layers = nn.ModuleList(ElectraLayer(config) for _ in range(config.num_hidden_layers))
 
     def forward(
