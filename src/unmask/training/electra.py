@@ -211,6 +211,7 @@ def model_config(recipe: PretrainRecipe, tokenizer: ElectraTokenizer) -> Electra
         hidden_dropout_prob=recipe.dropout,
         attention_probs_dropout_prob=recipe.dropout,
         max_position_embeddings=recipe.length,
+        initializer_range=recipe.chosen("initializer_range", 0.02),
         pad_token_id=tokenizer.pad_token_id,
         tie_word_embeddings=recipe.chosen("tied", True),
     )

@@ -24,6 +24,7 @@ FAMILY_FIELDS: dict[str, tuple[str, ...]] = {
     "t5": ("decoder_layers", "head_width", "feed_forward", "noise_density", "mean_span_length"),
     "electra": (
         "embedding_width",
+        "initializer_range",
         "generator_share",
         "generator",
         "freeze_generator",
@@ -142,6 +143,8 @@ class PretrainRecipe:
             0.15, in prefix-lm 0.5.
         mean_span_length: (T5, span-corruption) mean tokens of a span; default: 3.
         embedding_width: (ELECTRA) width of the embeddings; default: width.
+        initializer_range: (ELECTRA) standard deviation of the weights that are drawn; default: 0.02, as published
+            for widths of 256 and more.
         generator_share: (ELECTRA) generator's width, heads and feed-forward as a share; default: 0.25, for
             masked-diffusion, where it is the generator that writes, 1.
         generator: (ELECTRA) a masked LM, or a pair, by directory or Hub name, whose weights the generator starts
@@ -203,6 +206,7 @@ class PretrainRecipe:
     noise_density: float | None = None
     mean_span_length: float | None = None
     embedding_width: int | None = None
+    initializer_range: float | None = None
     generator_share: float | None = None
     generator: str | None = None
     freeze_generator: bool | None = None
@@ -302,7 +306,7 @@ class PretrainRecipe:
                 raise UserError(f"{name} is {value}, it must be above 0")
 
     def _check_electra(self) -> None:
-        for name in ("temperature", "final_temperature", "discriminator_weight"):
+        for name in ("initializer_range", "temperature", "final_temperature", "discriminator_weight"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise UserError(f"{name} is {value}, it must be above 0")
