@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from unmask.data.shards import Shards
 
 
@@ -14,9 +16,12 @@ class NumberTokenizer:
         self.vocab_size = vocab_size
         self.fingerprint = fingerprint
 
-    def encode_batch(self, texts: list[str], *, add_special_tokens: bool) -> Sequence[Sequence[int]]:
-        assert not add_special_tokens
-        return [[int(number) for number in text.split()] for text in texts]
+    @property
+    def releases_gil(self) -> bool:
+        return False
+
+    def encode_arrays(self, texts: list[str]) -> list[np.ndarray]:
+        return [np.array(text.split(), np.int32) for text in texts]
 
 
 Pack = Callable[..., Shards]

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import threading
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 from numbered_corpus import NumberTokenizer
 
@@ -47,11 +50,28 @@ class SuicidalTokenizer(NumberTokenizer):
         super().__init__()
         self.trigger = trigger
 
-    def encode_batch(self, texts: list[str], *, add_special_tokens: bool) -> list[list[int]]:
+    def encode_arrays(self, texts: list[str]) -> list[np.ndarray]:
         if self.trigger.exists():
             self.trigger.unlink()
             os.kill(os.getpid(), signal.SIGKILL)
-        return [list(row) for row in super().encode_batch(texts, add_special_tokens=add_special_tokens)]
+        return super().encode_arrays(texts)
+
+
+class ThreadedTokenizer(NumberTokenizer):
+    """Is called from several threads, which it remembers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.threads: set[int] = set()
+
+    @property
+    def releases_gil(self) -> bool:
+        return True
+
+    def encode_arrays(self, texts: list[str]) -> list[np.ndarray]:
+        self.threads.add(threading.get_ident())
+        time.sleep(0.002)  # the other thread's turn
+        return super().encode_arrays(texts)
 
 
 @pytest.fixture(autouse=True)
@@ -102,6 +122,14 @@ def test_many_processes_give_the_bytes_of_one(tmp_path: Path, whole: dict[str, b
     assert contents(tmp_path / "parallel") == whole
     assert len(told) > 10, "there are many parts"
     assert sum(told) == sum(len(text) for number in range(FILES) for text in Corpus().files.sources[number]())
+
+
+def test_many_threads_give_the_bytes_of_one(tmp_path: Path, whole: dict[str, bytes]) -> None:
+    tokenizer = ThreadedTokenizer()
+    pack(Corpus(), tmp_path / "parallel", workers=3, tokenizer=tokenizer)
+    assert contents(tmp_path / "parallel") == whole
+    assert len(tokenizer.threads) > 1
+    assert threading.get_ident() not in tokenizer.threads
 
 
 def test_parts_do_not_show(tmp_path: Path, whole: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -287,6 +288,17 @@ def test_tokens_that_a_user_added(vocabulary: Path, tmp_path: Path) -> None:
         again = T5Tokenizer.from_pretrained(tmp_path / "again")
         assert again.fingerprint == ours.fingerprint
         assert again.encode_batch(examples) == ours.encode_batch(examples)
+        assert not ours.releases_gil, "texts are cut at added tokens in Python"
+        arrays = ours.encode_arrays(examples)
+        assert [array.tolist() for array in arrays] == ours.encode_batch(examples, add_special_tokens=False)
+
+
+def test_arrays_hold_what_lists_do(trained: T5Tokenizer) -> None:
+    texts = ["plain", "a <extra_id_0>x<extra_id_1>", "of \u2581 both <extra_id_3>", "\u2581"]
+    assert trained.releases_gil
+    arrays = trained.encode_arrays(texts)
+    assert [array.tolist() for array in arrays] == trained.encode_batch(texts, add_special_tokens=False)
+    assert {array.dtype for array in arrays} == {np.dtype(np.int32)}
 
 
 def test_sentinels_inside_the_model(documents: list[str], tmp_path: Path) -> None:

@@ -97,6 +97,10 @@ def test_batches_equal_single_texts(tokenizer: Tokenizer) -> None:
     assert pairs == [tokenizer.encode(a, b) for a, b in zip(texts, texts[::-1], strict=True)]
     assert tokenizer.batch_decode(rows) == [tokenizer.decode(row) for row in rows]
     assert tokenizer.encode_batch([]) == []
+    arrays = tokenizer.encode_arrays(texts)
+    assert [array.tolist() for array in arrays] == tokenizer.encode_batch(texts, add_special_tokens=False)
+    assert {array.dtype for array in arrays} == {np.dtype(np.int32)}
+    assert tokenizer.encode_arrays([]) == []
     assert tokenizer.batch_decode([]) == []
 
 
@@ -150,6 +154,8 @@ def test_what_is_no_text(tokenizer: Tokenizer) -> None:
         tokenizer.encode_batch("a")
     with pytest.raises(UserError, match=r"text 1 holds the lone surrogate U\+D83D at character 2"):
         tokenizer.encode_batch(["fine", "ab\ud83d"])
+    with pytest.raises(UserError, match="surrogate"):
+        tokenizer.encode_arrays(["fine", "ab\ud83d"])
 
 
 def test_what_are_no_ids(tokenizer: Tokenizer) -> None:

@@ -59,9 +59,10 @@ class Letters:
 
     vocab_size = 200
     fingerprint = "letters"
+    releases_gil = False
 
-    def encode_batch(self, texts: list[str], *, add_special_tokens: bool) -> list[list[int]]:
-        return [[1 if letter == "?" else ord(letter) for letter in text] for text in texts]
+    def encode_arrays(self, texts: list[str]) -> list[np.ndarray]:
+        return [np.array([1 if letter == "?" else ord(letter) for letter in text]) for text in texts]
 
 
 def _shards(directory: Path, text: str, documents: int = 40) -> Shards:
@@ -95,8 +96,8 @@ def test_of_sound_data(tmp_path: Path) -> None:
     class Words(Letters):
         fingerprint = "words"
 
-        def encode_batch(self, texts: list[str], *, add_special_tokens: bool) -> list[list[int]]:
-            return [list(np.arange(10, 10 + len(text) // 4) % 90 + 5) for text in texts]
+        def encode_arrays(self, texts: list[str]) -> list[np.ndarray]:
+            return [np.arange(10, 10 + len(text) // 4) % 90 + 5 for text in texts]
 
     texts = ["".join(chr(97 + (n * k) % 26) for k in range(4000)) for n in range(100)]
     write_shards(texts, Words(), tmp_path / "words", by_line=True, validation_share=0.2)

@@ -1,9 +1,10 @@
-"""Writing token shards: in parts, by several processes, continued where a killed run stopped.
+"""Writing token shards: in parts, by several workers, continued where a killed run stopped.
 
 A corpus is cut into parts of about `PART_CHARACTERS`, between documents, in its order. A part is tokenised by itself
 into a file of arrays in `OUT.partial/parts/`; its entry beside it, written once the file is on the disk, holds the
-file's SHA-256 and where in the corpus the part ends, and makes it finished. When all are there, they are joined into
-OUT's files. So the bytes of OUT depend neither on the number of processes nor on how often the work was stopped.
+file's SHA-256 and where in the corpus the part ends, and makes it finished. While later ones are made, finished parts
+are joined in their order into OUT's files. So the bytes of OUT depend neither on the number of workers nor on how often
+the work was stopped.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, compress, islice
 from operator import not_
@@ -91,7 +93,8 @@ def write_shards(
             ELECTRA's example builder wants it; otherwise documents are tokenised whole, as T5 does.
         shard_tokens: tokens after which a new file is begun, with the next document.
         beside: writes the tokenizer's files into the directory that it is given, `tokenizer/` in the shards'.
-        workers: processes; 1 works in this one. Others get the tokenizer by pickling.
+        workers: how many parts are made at once; 1 works in this thread. Several are threads where the tokenizer
+            releases Python's lock, else processes, which get it by pickling.
         overwrite: replace shards that are there, and parts of another corpus or with other settings.
         told: called with the characters of each part that was done.
 
@@ -110,8 +113,9 @@ def write_shards(
         if done is not None:
             return done
         try:
-            _tokenise(corpus, packer, workers, told)
-            return _finish(path, packer, shard_tokens, beside)
+            joining = _Joining(_partial(path) / _MADE, packer, shard_tokens)
+            _tokenise(corpus, packer, workers, told, joining)
+            return _finish(path, packer, joining, beside)
         finally:
             # What cannot be continued, and what made nothing, binds nobody.
             if not resumable or not any(packer.folder.glob("*.json")):
@@ -231,9 +235,9 @@ class _Packer:
         """(tokens, tokens of each line, lines of each document, characters), lines without tokens left out."""
         lines = [_lines_of(text) if self.by_line else [text] for text in texts]
         flat = list(chain.from_iterable(lines))
-        rows = self.tokenizer.encode_batch(flat, add_special_tokens=False) if flat else []
+        rows = self.tokenizer.encode_arrays(flat) if flat else []
         lengths = np.fromiter(map(len, rows), np.int64, len(rows))
-        tokens = np.fromiter(chain.from_iterable(rows), np.int64, int(lengths.sum()))
+        tokens = np.concatenate(rows) if rows else np.empty(0, np.int32)
         if len(tokens) and (tokens.min() < 0 or tokens.max() >= self.tokenizer.vocab_size):
             raise ValueError(f"the tokenizer gave an id outside 0 … {self.tokenizer.vocab_size - 1}")
         text_of_line = np.repeat(np.arange(len(texts)), [len(own) for own in lines])[lengths > 0]
@@ -241,9 +245,8 @@ class _Packer:
         characters = sum(len(texts[text]) for text in kept)
         return tokens.astype(token_type_for(self.tokenizer)), lengths[lengths > 0], line_counts, characters
 
-    def finished(self) -> Iterator[dict[str, Any]]:
-        """The entries of finished parts from the first on, to the first that is missing."""
-        number = 0
+    def finished(self, number: int = 0) -> Iterator[dict[str, Any]]:
+        """The entries of finished parts from a number on, to the first that is missing."""
         while (entry := self.folder / f"{number:06}.json").is_file():
             yield hub.read_json(entry)
             number += 1
@@ -269,8 +272,10 @@ def _lines_of(text: str) -> list[str]:
     return [line for line in text.split("\n") if line.strip()]
 
 
-def _tokenise(corpus: Files, packer: _Packer, workers: int, told: Callable[[int], None]) -> None:
-    """Make the parts that are missing."""
+def _tokenise(
+    corpus: Files, packer: _Packer, workers: int, told: Callable[[int], None], joining: _Joining
+) -> None:
+    """Make the parts that are missing, and join those before the first that still is."""
     packer.drop_damaged()
     ends = [tuple(entry["end"]) for entry in packer.finished()]
     first = ends[-1] if ends else (0, 0)
@@ -282,17 +287,16 @@ def _tokenise(corpus: Files, packer: _Packer, workers: int, told: Callable[[int]
     if workers == 1:
         for part in missing:
             told(packer.make(part))
+            joining.advance()
         return
     try:
-        # The tokenizer's libraries too: importing them takes a worker as long as millions of characters.
-        modules = ["unmask.data.shard_writing", type(packer.tokenizer).__module__]
-        with process_pool(workers, modules, _begin_worker, packer) as pool:
+        with _pool(workers, packer) as (pool, make):
             running: set[Future[int]] = set()
             for part in missing:
-                running.add(pool.submit(_make_in_worker, part))
+                running.add(pool.submit(make, part))
                 # One waits for a worker while the next is read: memory holds no more of the corpus than that.
-                running = _told_of(running, told, leave=workers + 1)
-            _told_of(running, told, leave=0)
+                running = _told_of(running, told, joining, leave=workers + 1)
+            _told_of(running, told, joining, leave=0)
     except BrokenProcessPool:
         raise UserError(
             "a worker process was killed, perhaps because memory ran out: fewer --workers need less; "
@@ -300,12 +304,32 @@ def _tokenise(corpus: Files, packer: _Packer, workers: int, told: Callable[[int]
         ) from None
 
 
-def _told_of(running: set[Future[int]], told: Callable[[int], None], *, leave: int) -> set[Future[int]]:
-    """Wait until no more than so many are running."""
+@contextmanager
+def _pool(workers: int, packer: _Packer) -> Iterator[tuple[Executor, Callable[[_Part], int]]]:
+    """Workers, and what makes a part in one of them."""
+    if packer.tokenizer.releases_gil:
+        # Processes would take time to start, and texts and ids would have to be handed to and fro.
+        threads = ThreadPoolExecutor(workers)
+        try:
+            yield threads, packer.make
+        finally:
+            threads.shutdown(cancel_futures=True)
+        return
+    # The tokenizer's libraries too: importing them takes a worker as long as millions of characters.
+    modules = ["unmask.data.shard_writing", type(packer.tokenizer).__module__]
+    with process_pool(workers, modules, _begin_worker, packer) as pool:
+        yield pool, _make_in_worker
+
+
+def _told_of(
+    running: set[Future[int]], told: Callable[[int], None], joining: _Joining, *, leave: int
+) -> set[Future[int]]:
+    """Wait until no more than so many are running, and join what is done."""
     while len(running) > leave:
         done, running = wait(running, return_when=FIRST_COMPLETED)
         for future in done:
             told(future.result())
+        joining.advance()
     return running
 
 
@@ -345,18 +369,41 @@ def _make_in_worker(part: _Part) -> int:
 # --- joining -----------------------------------------------------------------------------------------------
 
 
-def _finish(path: Path, packer: _Packer, shard_tokens: int, beside: Callable[[Path], None] | None) -> Shards:
-    """Join the parts into shards, and give them their name."""
-    made = _partial(path) / _MADE
-    shutil.rmtree(made, ignore_errors=True)
-    made.mkdir()
-    writers = {name: _SplitWriter(made, name, packer.tokenizer, shard_tokens) for name in SPLITS}
-    for number, entry in enumerate(packer.finished()):
-        with np.load(packer.folder / f"{number:06}.npz") as arrays:
-            for name, writer in writers.items():
-                writer.add(*(arrays[f"{name}.{kind}"] for kind in _ARRAYS))
-                writer.characters += entry["characters"][name]
-    facts = {name: writer.finish() for name, writer in writers.items()}
+class _Joining:
+    """The shards in the making, to which finished parts are appended in their order.
+
+    Args:
+        folder: where they are made, anew at each call.
+    """
+
+    def __init__(self, folder: Path, packer: _Packer, shard_tokens: int) -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        self.folder = folder
+        self._packer = packer
+        self._writers = {name: _SplitWriter(folder, name, packer.tokenizer, shard_tokens) for name in SPLITS}
+        self._parts = 0
+
+    def advance(self) -> None:
+        """Append the parts that were finished since."""
+        for entry in self._packer.finished(self._parts):
+            with np.load(self._packer.folder / f"{self._parts:06}.npz") as arrays:
+                for name, writer in self._writers.items():
+                    writer.add(*(arrays[f"{name}.{kind}"] for kind in _ARRAYS))
+                    writer.characters += entry["characters"][name]
+            self._parts += 1
+
+    def finish(self) -> tuple[dict[str, Any], dict[str, Mapping[str, Any]]]:
+        """Append the last parts and close the files: (the manifest's facts of each split, of each file)."""
+        self.advance()
+        facts = {name: writer.finish() for name, writer in self._writers.items()}
+        return facts, dict(sorted(chain.from_iterable(w.files.items() for w in self._writers.values())))
+
+
+def _finish(path: Path, packer: _Packer, joining: _Joining, beside: Callable[[Path], None] | None) -> Shards:
+    """Complete the shards, and give them their name."""
+    facts, files = joining.finish()
+    made = joining.folder
     if not facts["train"]["documents"]:
         shutil.rmtree(_partial(path))
         held = facts["validation"]["documents"]
@@ -365,7 +412,6 @@ def _finish(path: Path, packer: _Packer, shard_tokens: int, beside: Callable[[Pa
             if held
             else "the corpus is empty: no document has a token"
         )
-    files = dict(sorted(chain.from_iterable(writer.files.items() for writer in writers.values())))
     manifest = {
         "format": FORMAT,
         "version": VERSION,

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
+
 from unmask.errors import UserError
 from unmask.hub import read_json, write_atomically, write_json
 from unmask.text.tokenizer import Tokenizer
@@ -128,8 +130,15 @@ class T5Tokenizer(Tokenizer):
     def normalize(self, text: str) -> str:
         return self._vocabulary.normalize(text)
 
+    @property
+    def releases_gil(self) -> bool:
+        return not self._vocabulary.added
+
     def _encode_plain(self, texts: list[str]) -> list[list[int]]:
         return self._vocabulary.encode(texts)
+
+    def _encode_arrays(self, texts: list[str]) -> list[np.ndarray]:
+        return self._vocabulary.encode_arrays(texts)
 
     def _with_special(self, first: list[int], second: list[int] | None) -> list[int]:
         end = [self.eos_token_id]

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
+
+import numpy as np
 
 from unmask.errors import UserError
 from unmask.hub import find_model, tokenizer_directory
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+T = TypeVar("T")
 
 Padding = bool | Literal["longest", "max_length"]
 Truncation = bool | Literal["longest_first", "only_first", "only_second"]
@@ -85,6 +89,15 @@ class Tokenizer(ABC):
     @abstractmethod
     def _id(self, token: str) -> int | None: ...
 
+    def _encode_arrays(self, texts: list[str]) -> list[np.ndarray]:
+        return [np.array(row, np.int32) for row in self._encode_plain(texts)]
+
+    @property
+    def releases_gil(self) -> bool:
+        """Whether `encode_arrays` keeps to its own thread and works outside Python's lock: several threads that
+        call it are as fast as processes."""
+        return False
+
     def normalize(self, text: str) -> str:
         """The text as the vocabulary sees it, after what the tokenizer folds: case, accents, Unicode forms."""
         return text
@@ -156,6 +169,10 @@ class Tokenizer(ABC):
         """The ids of many texts, on all cores."""
         rows = self._plain(_texts(texts))
         return [self._with_special(row, None) for row in rows] if add_special_tokens else rows
+
+    def encode_arrays(self, texts: Iterable[str]) -> list[np.ndarray]:
+        """The ids of many texts without special tokens: (length,) int32 each."""
+        return self._checked(self._encode_arrays, _texts(texts))
 
     def encode_pairs(
         self, first: Iterable[str], second: Iterable[str], *, add_special_tokens: bool = True
@@ -248,8 +265,12 @@ class Tokenizer(ABC):
                 row.extend([fill] * (length - len(row)))
 
     def _plain(self, texts: list[str]) -> list[list[int]]:
+        return self._checked(self._encode_plain, texts)
+
+    @staticmethod
+    def _checked(encode: Callable[[list[str]], T], texts: list[str]) -> T:
         try:
-            return self._encode_plain(texts)
+            return encode(texts)
         except Exception:
             # Both libraries answer a lone surrogate with an error that does not say what is wrong.
             _refuse_surrogates(texts)

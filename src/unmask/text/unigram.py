@@ -18,6 +18,7 @@ import re
 import struct
 from typing import Any
 
+import numpy as np
 from sentencepiece import SentencePieceProcessor, sentencepiece_model_pb2
 
 from unmask.errors import UserError
@@ -143,11 +144,26 @@ class UnigramVocabulary:
         else:
             rows = self._processor.encode(texts, num_threads=_threads())
         for index, text in enumerate(texts):
-            if self.lossless and SPACE in text:
-                rows[index] = self._encode_around_blocks(text)
-            elif "<extra_id_" in text:
-                rows[index] = self._merge(rows[index])
+            if self._is_special(text):
+                rows[index] = self._encode_special(text, rows[index])
         return rows
+
+    def encode_arrays(self, texts: list[str]) -> list[np.ndarray]:
+        """Ids of each text, (length,) int32, on this thread and, without added tokens, outside Python's lock."""
+        if self.added:
+            return [np.array(row, np.int32) for row in self.encode(texts)]
+        rows: list[np.ndarray] = self._processor.encode(texts, num_threads=1, return_type="numpy")
+        for index, text in enumerate(texts):
+            if self._is_special(text):
+                rows[index] = np.array(self._encode_special(text, rows[index].tolist()), np.int32)
+        return rows
+
+    def _is_special(self, text: str) -> bool:
+        """Whether SentencePiece's ids are not yet those of the text."""
+        return "<extra_id_" in text or (self.lossless and SPACE in text)
+
+    def _encode_special(self, text: str, ids: list[int]) -> list[int]:
+        return self._encode_around_blocks(text) if self.lossless and SPACE in text else self._merge(ids)
 
     def normalize(self, text: str) -> str:
         """The text in the Unicode form that pieces are looked up in."""
