@@ -11,7 +11,8 @@
   stream fetches from the corpus; the collators get full rectangles of random ids, in the fastest form they take;
 - stream: the same with reading: `batches[k]`;
 - wait: the share of its time that training waits for batches when it takes 100,000 tokens a second, its device
-  working elsewhere (it sleeps) or on these cores (it multiplies matrices with all threads).
+  working elsewhere (it sleeps) or, `wait-busy`, on these cores (it multiplies matrices with all threads); read by a
+  thread, or by one process (`unmask pretrain --data-workers 1`).
 
 Each engine lives in a process of its own and they take turns in every round; numbers are medians. Beside a speed
 stands how many tokens, documents or examples came out; where engines differ in it, that is said. Without options it
@@ -139,7 +140,7 @@ JOBS: dict[str, Job] = {
     **{f"stream {name}": Job(_ours(f"stream {name}"), "tokens", repeats=16) for name in STREAMED},
     **{
         f"{kind} {name}": Job(_ours(f"{kind} {name}"), "seconds", threads=ALL_CORES, repeats=24)
-        for kind in ("wait", "wait-busy")
+        for kind in ("wait", "wait-process", "wait-busy", "wait-busy-process")
         for name in STREAMED
     },
 }

@@ -14,7 +14,7 @@ import pytest
 
 from unmask import locks
 from unmask.errors import UserError
-from unmask.locks import LOCK, clear, locked
+from unmask.locks import LOCK, clear, locked, occupied
 
 
 def test_a_second_is_refused_until_the_first_is_done(tmp_path: Path) -> None:
@@ -71,6 +71,18 @@ def test_file_systems_without_locks_are_worked_on(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(locks.fcntl, "flock", none)
     with locked(tmp_path, "it"):
         pass
+
+
+def test_occupied_leaves_no_trace(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with occupied(run):
+        with pytest.raises(UserError, match=f"another process is at work on {run}: wait"), occupied(run):
+            pass
+        assert (run / LOCK).exists(), "the one refused has taken nothing away"
+    assert not run.exists()
+    with occupied(run):
+        (run / "result").touch()
+    assert [path.name for path in run.iterdir()] == ["result"]
 
 
 def test_clear_leaves_the_lock(tmp_path: Path) -> None:

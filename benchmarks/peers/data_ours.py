@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from contextlib import redirect_stdout
+from contextlib import closing, redirect_stdout
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -31,8 +30,10 @@ def load(folder: Path, work: str, threads: int) -> Run:
         "pack": _pack,
         "objective": _objective,
         "stream": _stream,
-        "wait": partial(_wait, busy=False),
-        "wait-busy": partial(_wait, busy=True),
+        "wait": partial(_wait, busy=False, processes=0),
+        "wait-process": partial(_wait, busy=False, processes=1),
+        "wait-busy": partial(_wait, busy=True, processes=0),
+        "wait-busy-process": partial(_wait, busy=True, processes=1),
     }
     return makers[kind](folder, name)
 
@@ -141,12 +142,12 @@ def _stream(folder: Path, name: str) -> Run:
     return run
 
 
-def _wait(folder: Path, name: str, *, busy: bool) -> Run:
+def _wait(folder: Path, name: str, *, busy: bool, processes: int) -> Run:
     """Takes `repeats` batches as training does, at `RATE`: [seconds, seconds waited, of these for the first].
 
     Between two batches it sleeps, as if a device worked; or, `busy`, it computes on all threads.
     """
-    from unmask.training.loop import _ahead
+    from unmask.data.stream import read_ahead
 
     batches = _batches(folder, name)
     square = torch.randn(512, 512)
@@ -159,14 +160,14 @@ def _wait(folder: Path, name: str, *, busy: bool) -> Run:
 
     def run(repeats: int) -> list[float]:
         begin = time.perf_counter()
-        stream = iter(islice(_ahead(batches, 0, repeats), repeats))
         waits = []
-        for _ in range(repeats):
-            start = time.perf_counter()
-            batch = next(stream)
-            now = time.perf_counter()
-            waits.append(now - start if waits else now - begin)
-            consume(now + _tokens(batch) / RATE)
+        with closing(read_ahead(batches, 0, repeats, workers=processes)) as stream:
+            for _ in range(repeats):
+                start = time.perf_counter()
+                batch = next(stream)
+                now = time.perf_counter()
+                waits.append(now - start if waits else now - begin)
+                consume(now + _tokens(batch) / RATE)
         return [time.perf_counter() - begin, sum(waits), waits[0]]
 
     return run

@@ -37,6 +37,22 @@ def locked(directory: Path, what: str) -> Iterator[None]:
         os.close(descriptor)
 
 
+@contextmanager
+def occupied(directory: Path) -> Iterator[None]:
+    """`locked`, in the results' own directory: nothing is left of the lock, nor of a directory without results.
+
+    Raises:
+        UserError: another process is at work there.
+    """
+    with locked(directory, str(directory)):
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                (directory / LOCK).unlink()
+                directory.rmdir()  # refused where anything is in it
+
+
 def _take(directory: Path, what: str) -> int:
     while True:
         directory.mkdir(parents=True, exist_ok=True)

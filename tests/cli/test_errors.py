@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from unmask.cli import _run
 from unmask.cli.machine import Machine
 from unmask.errors import UserError
+from unmask.locks import LOCK, locked
 
 Refused = Callable[..., str]
 
@@ -74,6 +75,16 @@ def test_unreadable_or_empty_text(
 ) -> None:
     (tmp_path / name).write_bytes(content)
     assert message in pretrain(data=tmp_path / name)
+
+
+def test_one_run_a_directory(
+    pretrain: Refused, refused: Refused, task: Callable[..., Path], models: dict[str, Path], tmp_path: Path
+) -> None:
+    with locked(tmp_path / "run", "it"):
+        assert f"another process is at work on {tmp_path / 'run'}: wait for it" in pretrain()
+        line = refused("finetune", task(), models["electra"], "--out", tmp_path / "run", "--threads", 1)
+        assert "another process is at work on" in line
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [LOCK]
 
 
 def test_directory_in_place_of_a_file(pretrain: Refused, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import os
 import signal
 import time
 from collections.abc import Callable
@@ -60,6 +62,77 @@ def test_refused(corpus: Path, models: dict[str, Path], tmp_path: Path, refused:
     assert "is damaged: its checksum differs" in refused(
         "pretrain", "t5-tiny", "--data", out, "--out", tmp_path / "run"
     )
+
+
+UNREADABLE: dict[str, tuple[bytes, str]] = {
+    "b.jsonl.gz": (gzip.compress(b'{"text": "bak del"}\n' * 500, mtime=0)[:-20], "cannot be read"),
+    "b.jsonl.zst": (b"no zstandard", "cannot be read"),
+    "b.parquet": (b"PAR1 no more", "cannot be read"),
+    "b.csv": (b"text\nbak\nbak,del\n", "ends a row of 2 fields, the header has 1"),
+    "b.jsonl": (b'{"text": "bak"}\n{"text":\n', "b.jsonl:2 is not JSON"),
+    "b.txt": (b"bak \xff", "byte 0xff at position 4 is not UTF-8"),
+}
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_unreadable_inputs_are_named(
+    name: str, corpus: Path, models: dict[str, Path], tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    content, words = UNREADABLE[name]
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    raw.mkdir()
+    (raw / "a.jsonl").write_bytes(corpus.read_bytes())
+    (raw / name).write_bytes(content)
+    train = ["tokenizer", "train", raw, "--kind", "unigram", "--vocab-size", 400]
+    for command in (["pack", raw, "--tokenizer", models["t5"]], train):
+        line = refused(*command, "--out", out)
+        assert str(raw / name) in line
+        assert words in line
+        assert [path.name for path in tmp_path.iterdir()] == ["raw"], "nothing was begun"
+    (raw / name).unlink()
+    assert _run(["pack", str(raw), "--tokenizer", str(models["t5"]), "--out", str(out)]) == 0
+
+
+def test_odd_inputs_and_places(
+    corpus: Path, models: dict[str, Path], tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    def pack(source: Path, out: Path = tmp_path / "out") -> str:
+        return refused("pack", source, "--tokenizer", models["t5"], "--out", out)
+
+    (tmp_path / "empty.txt").touch()
+    assert "the corpus is empty: no document has a token" in pack(tmp_path / "empty.txt")
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "a.png").touch()
+    assert f"{tmp_path / 'pictures'} has no .txt" in pack(tmp_path / "pictures")
+    assert f"{tmp_path / 'no'} does not exist" in pack(tmp_path / "no")
+    assert "Not a directory" in pack(corpus, tmp_path / "empty.txt" / "out")
+    assert "empty.txt exists and is not a directory of token shards" in pack(corpus, tmp_path / "empty.txt")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty.txt", "pictures"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_files_of_others(
+    corpus: Path, models: dict[str, Path], tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    secret = tmp_path / "secret.jsonl"
+    secret.write_bytes(corpus.read_bytes())
+    secret.chmod(0)
+    line = refused("pack", secret, "--tokenizer", models["t5"], "--out", tmp_path / "out")
+    assert f"{secret} cannot be read" in line
+    assert [path.name for path in tmp_path.iterdir()] == [secret.name]
+
+
+def test_no_room(unmask: Callable[..., Any], corpus: Path, models: dict[str, Path], tmp_path: Path) -> None:
+    """A limit on the size of a file stands in for a full disk: to the program both are a write that fails."""
+    out = tmp_path / "out"
+    command = ["pack", corpus, "--tokenizer", models["t5"], "--out", out]
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))"
+    code, _, error = unmask(*command, before=limit).wait()
+    assert code == 2
+    assert error.splitlines()[-1] == "error: [Errno 27] File too large"
+    assert not out.exists()
+    assert unmask(*command).wait()[0] == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_two_at_once(

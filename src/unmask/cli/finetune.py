@@ -57,6 +57,7 @@ def finetune(
     from unmask.tasks.search import read_space
     from unmask.tasks.search import search as search_settings
     from unmask.tasks.seeds import finetune_seeds
+    from unmask.training.runs import only_run
 
     for name, value, least in (("seeds", seeds, 1), ("search", search, 0)):
         if value < least:
@@ -66,7 +67,7 @@ def finetune(
     if search and from_scratch:
         raise UserError("--search and --from-scratch exclude each other")
     several = search > 0 or seeds > 1
-    with processes.join() as ranks:
+    with processes.join() as ranks, only_run(out, ranks):
         if ranks.count > 1 and (several or is_mixture(task)):
             raise UserError("--search, --seeds and mixtures run in one process: leave torchrun out")
         with ranks.first_alone():

@@ -49,10 +49,11 @@ def pretrain(
     from unmask.errors import UserError
     from unmask.training.board import check_installed
     from unmask.training.pretraining import pretrain as run
+    from unmask.training.runs import only_run
 
     if data_workers < 0:
         raise UserError(f"--data-workers {data_workers}: it must not be negative")
-    with processes.join() as ranks:
+    with processes.join() as ranks, only_run(out, ranks):
         with ranks.first_alone():
             if tensorboard:
                 check_installed()

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from unmask import hub
 from unmask.errors import UserError
+from unmask.locks import occupied
+from unmask.training.ranks import ALONE, Ranks
 
 RUN = "run.json"
 #: Where a run writes its finished model.
@@ -22,6 +25,21 @@ def check_place(directory: Path) -> None:
     """
     if directory.exists() and not directory.is_dir():
         raise UserError(f"{directory} is a file: give a directory with --out")
+
+
+@contextmanager
+def only_run(directory: Path, ranks: Ranks = ALONE) -> Iterator[None]:
+    """Be the only run that works in a directory; of several ranks the first sees to it.
+
+    Raises:
+        UserError: another process is at work there, or no directory can be there.
+    """
+    with ExitStack() as held:
+        with ranks.together():
+            check_place(directory)
+            if ranks.is_first:
+                held.enter_context(occupied(directory))
+        yield
 
 
 def claim_run(directory: Path, settings: dict[str, Any], file: str = RUN) -> None:
