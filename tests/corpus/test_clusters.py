@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lost_nodes import kill_node
 
 pytest.importorskip("datatrove", reason="needs the extra corpus: pip install 'unmask[corpus]'")
 
@@ -285,7 +286,7 @@ def test_ray_tasks_of_a_lost_node_run_elsewhere(ray_cluster: Any, tmp_path: Path
     def lose() -> None:
         while not list(tmp_path.glob(f"*-{doomed}")):
             time.sleep(0.05)
-        ray_cluster.remove_node(node, allow_graceful=False)
+        kill_node(node)
 
     killer = threading.Thread(target=lose, daemon=True)
     killer.start()

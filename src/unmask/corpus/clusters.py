@@ -20,6 +20,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from copy import deepcopy
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,8 @@ from unmask.hub import atomic_file
 
 #: Seconds after which a file that another node has written is seen here: as long as NFS remembers a directory.
 SETTLE = 60.0
+#: Seconds for every node to start a process and answer: a busy one takes more than a minute.
+PATIENCE = 300.0
 # Seconds between two looks at the queue of Slurm: at first, and at most.
 _LOOK = (0.25, 10.0)
 # A Slurm job array has at most this many jobs where the cluster's owner has not changed it.
@@ -234,15 +237,18 @@ def _check_shared(log: Path) -> None:
     with atomic_file(token) as temporary:
         temporary.write_text(text)
     ask = ray.remote(num_cpus=0, max_retries=0)(_read_text)
-    for node in ray.nodes():
-        if not node["Alive"]:
-            continue
+    asked = []
+    for node in filter(itemgetter("Alive"), ray.nodes()):
         strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        answer = ask.options(scheduling_strategy=strategy).remote(token)
+        asked.append((node, answer))
+    until = time.monotonic() + PATIENCE
+    for node, answer in asked:
         name = f"the node {node['NodeManagerAddress']}"
         try:
-            seen = ray.get(ask.options(scheduling_strategy=strategy).remote(token), timeout=SETTLE)
+            seen = ray.get(answer, timeout=max(0.0, until - time.monotonic()))
         except GetTimeoutError:
-            raise UserError(f"{name} of the Ray cluster does not answer within {SETTLE:.0f} s") from None
+            raise UserError(f"{name} of the Ray cluster does not answer within {PATIENCE:.0f} s") from None
         except RayError as error:
             if not _is_alive(node["NodeID"]):
                 continue
