@@ -22,6 +22,7 @@ import time
 from itertools import islice, permutations
 from pathlib import Path
 
+COMMANDS = ("corpus", "tokenizer", "pack", "pretrain")
 VOWELS = "aeiou"
 CLEANING = ["--clean", "c4", "--without", "bad-words", "language", "--near-duplicates"]
 
@@ -85,7 +86,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--steps", type=int, default=20, help="of pre-training")
     parser.add_argument("--sample-bytes", type=int, default=10_000_000, help="that tokenizers are trained on")
-    parser.add_argument("--uncleaned", action="store_true", help="leave `unmask corpus` out")
+    parser.add_argument("--commands", nargs="+", choices=COMMANDS, default=list(COMMANDS))
     options = parser.parse_args()
     for times in options.times:
         with tempfile.TemporaryDirectory() as name:
@@ -95,7 +96,7 @@ def main() -> None:
             workers = ["--workers", options.workers]
             steps: dict[str, list[object]] = {}
             train = folder / "raw"
-            if not options.uncleaned:
+            if "corpus" in options.commands:
                 steps["corpus"] = [train, "--out", folder / "clean", *CLEANING, *workers]
                 train = folder / "clean" / "train"
             for kind, recipe in (("unigram", "t5-tiny"), ("wordpiece", "electra-tiny")):
@@ -106,7 +107,10 @@ def main() -> None:
                 run = ["--data", shards, "--out", folder / f"{kind}-run", "--steps", options.steps]
                 steps[f"pretrain, {recipe}"] = [recipe, *run, "--checkpoint-every", 0]
             for step, arguments in steps.items():
-                largest, together, seconds = measured([step.split(",")[0].split()[0], *arguments])
+                command = step.split(",")[0].split()[0]
+                if command not in options.commands:
+                    continue
+                largest, together, seconds = measured([command, *arguments])
                 print(f"  {step:28}{largest:8.0f}{together:8.0f} MiB{seconds:8.0f} s", flush=True)
 
 

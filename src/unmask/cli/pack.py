@@ -38,7 +38,8 @@ def pack(
         shard_tokens: tokens after which a new file is begun, with the next document.
         text_column: column, or key of a JSON object, that holds the text.
         lines: a .txt file holds a document a line, not one alone.
-        workers: processes; default: one for each core this process may use. They do not change the result.
+        workers: parts of the corpus at once, in threads for T5's tokenizer, else in processes; default: one for each
+            core this process may use. They do not change the result.
         overwrite: replace shards that are there, and what another command left in OUT.partial.
     """
     from unmask.cli.packing import pack_files

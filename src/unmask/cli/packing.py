@@ -32,7 +32,7 @@ def pack_files(
 
     Args:
         inputs: files, directories and globs.
-        workers: processes; None: one for each core that this process may use, for as little as a part none.
+        workers: as for `write_shards`; None: one for each core that this process may use, for as little as a part none.
         settings: others of `write_shards`.
 
     Raises:
