@@ -111,7 +111,7 @@ class Process:
 
     def wait(self) -> tuple[int, str, str]:
         """Exit code, standard output, standard error."""
-        out, error = self.popen.communicate(timeout=120)
+        out, error = self.popen.communicate(timeout=600)
         return self.popen.returncode, out, error
 
 

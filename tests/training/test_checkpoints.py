@@ -18,7 +18,14 @@ from toys import Toy, batches, loss_of
 from unmask import hub
 from unmask.errors import UserError
 from unmask.training import checkpoints
-from unmask.training.checkpoints import MODEL, load_newest, read_checkpoint, remove_leftovers, save_checkpoint
+from unmask.training.checkpoints import (
+    MODEL,
+    load_newest,
+    read_checkpoint,
+    remove_leftovers,
+    save_checkpoint,
+    state_of,
+)
 from unmask.training.optimisers import make_optimiser
 from unmask.training.settings import OptimiserName
 
@@ -51,7 +58,7 @@ def assert_same_state(one: torch.optim.Optimizer, other: torch.optim.Optimizer) 
 @pytest.mark.parametrize("name", NAMES)
 def test_there_and_back(name: OptimiserName, tmp_path: Path) -> None:
     model, optimiser = trained(name)
-    save_checkpoint(tmp_path, 3, model, optimiser, keep=2)
+    save_checkpoint(tmp_path, 3, state_of(model, optimiser), keep=2)
     again, its_optimiser = trained(name, steps=0)
     assert load_newest(tmp_path, again, its_optimiser) == 3
     for one, other in zip(model.state_dict().values(), again.state_dict().values(), strict=True):
@@ -68,14 +75,14 @@ def test_there_and_back(name: OptimiserName, tmp_path: Path) -> None:
 
 
 def test_shared_tensors_are_written_once(tmp_path: Path) -> None:
-    save_checkpoint(tmp_path, 1, *trained("adamw"), keep=2)
+    save_checkpoint(tmp_path, 1, state_of(*trained("adamw")), keep=2)
     written = [name for name in read_checkpoint(tmp_path / "step-00000001") if name.startswith(MODEL)]
     assert sorted(written) == ["model.layers.0.bias", "model.layers.0.weight", "model.layers.1.bias"]
 
 
 def test_only_the_newest_are_kept(tmp_path: Path) -> None:
     for step in (1, 2, 3, 10):
-        save_checkpoint(tmp_path, step, *trained("adamw"), keep=2)
+        save_checkpoint(tmp_path, step, state_of(*trained("adamw")), keep=2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000003", "step-00000010"]
 
 
@@ -89,7 +96,7 @@ def test_a_damaged_one_is_named_and_passed_over(
     file: str, damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for step in (1, 2):
-        save_checkpoint(tmp_path, step, *trained("adamw", step), keep=2)
+        save_checkpoint(tmp_path, step, state_of(*trained("adamw", step)), keep=2)
     path = tmp_path / "step-00000002" / file
     content = path.read_bytes()
     if damage == "gone":
@@ -107,14 +114,14 @@ def test_a_damaged_one_is_named_and_passed_over(
 @pytest.mark.parametrize("every", [0, 4])
 def test_checkpoints_at_multiples_are_kept_too(every: int, tmp_path: Path) -> None:
     for step in range(1, 11):
-        save_checkpoint(tmp_path, step, *trained("adamw", 1), keep=2, keep_every=every)
+        save_checkpoint(tmp_path, step, state_of(*trained("adamw", 1)), keep=2, keep_every=every)
     kept = [int(path.name.removeprefix("step-")) for path in sorted(tmp_path.iterdir())]
     assert kept == ([4, 8, 9, 10] if every else [9, 10])
 
 
 def test_the_average_comes_back(tmp_path: Path) -> None:
     average = {"layers.0.weight": torch.randn(4, 4), "layers.1.bias": torch.randn(4)}
-    save_checkpoint(tmp_path, 1, *trained("adamw"), keep=2, average=average)
+    save_checkpoint(tmp_path, 1, state_of(*trained("adamw"), average), keep=2)
     again = {name: torch.zeros_like(tensor) for name, tensor in average.items()}
     assert load_newest(tmp_path, *trained("adamw", 0), again) == 1
     assert all(torch.equal(again[name], average[name]) for name in average)
@@ -126,7 +133,7 @@ def two_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for step in (1, 2):
         model, optimiser = trained("adamw", step)
         average = {name: each.detach().clone() for name, each in model.named_parameters()}
-        save_checkpoint(directory, step, model, optimiser, keep=2, average=average)
+        save_checkpoint(directory, step, state_of(model, optimiser, average), keep=2)
     return directory
 
 
@@ -162,7 +169,7 @@ def test_a_full_disk_leaves_what_was_there(
     file: str, there: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for step in range(1, there + 1):
-        save_checkpoint(tmp_path, step, *trained("adamw"), keep=1)
+        save_checkpoint(tmp_path, step, state_of(*trained("adamw")), keep=1)
     owner, name = (checkpoints, "_write") if file == FILE else (hub, "write_atomically")
     real = getattr(owner, name)
 
@@ -174,20 +181,20 @@ def test_a_full_disk_leaves_what_was_there(
     outcome = "continues from step 1" if there else "starts again"
     message = rf"no room for the checkpoint of step 2 in {tmp_path} \(No space left.*same command {outcome}"
     with pytest.raises(UserError, match=message):
-        save_checkpoint(tmp_path, 2, *trained("adamw"), keep=1)
+        save_checkpoint(tmp_path, 2, state_of(*trained("adamw")), keep=1)
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"][:there]
     assert load_newest(tmp_path, *trained("adamw", 0)) == there
 
 
 def test_files_that_may_not_grow_leave_what_was_there(tmp_path: Path) -> None:
     """A real error of the system, which safetensors' writer meets, not a simulated one."""
-    save_checkpoint(tmp_path, 1, *trained("adamw"), keep=1)
+    save_checkpoint(tmp_path, 1, state_of(*trained("adamw")), keep=1)
     sizes = [path.stat().st_size for path in (tmp_path / "step-00000001").glob("*.safetensors")]
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (max(sizes) - 1, before[1]))
     try:
         with pytest.raises(UserError, match=r"no room for the checkpoint of step 2 in .* \(File too large\)"):
-            save_checkpoint(tmp_path, 2, *trained("adamw"), keep=1)
+            save_checkpoint(tmp_path, 2, state_of(*trained("adamw")), keep=1)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
@@ -202,7 +209,7 @@ def test_other_errors_of_the_system_are_not_about_room(
 
     monkeypatch.setattr(checkpoints, "_write", refuse)
     with pytest.raises(PermissionError):
-        save_checkpoint(tmp_path, 1, *trained("adamw"), keep=1)
+        save_checkpoint(tmp_path, 1, state_of(*trained("adamw")), keep=1)
 
 
 def test_leftovers_alone_are_removed(tmp_path: Path) -> None:

@@ -41,32 +41,44 @@ MODEL, OPTIMISER, AVERAGE = "model.", "optimiser.", "average."
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
+def state_of(
+    model: nn.Module, optimiser: torch.optim.Optimizer, average: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
+    """The state of a run by name, where it lies: what has two names (an ELECTRA pair shares embeddings) once.
+
+    It is the weights, the optimiser's moments, perhaps an average of the weights; with one integer, as everything else
+    is a function of the step.
+
+    Args:
+        average: the moving average of the weights, by parameter name.
+    """
+    kept = _weights(model)
+    for name, parameter in _names(model, optimiser).items():
+        for key, value in optimiser.state.get(parameter, {}).items():
+            kept[f"{OPTIMISER}{name}/{key}"] = value
+    return kept | {AVERAGE + name: tensor for name, tensor in (average or {}).items()}
+
+
 def save_checkpoint(
     directory: Path,
     step: int,
-    model: nn.Module,
-    optimiser: torch.optim.Optimizer,
+    tensors: dict[str, Tensor],
     *,
     keep: int,
     keep_every: int = 0,
-    average: Mapping[str, Tensor] | None = None,
     ranks: Ranks = ALONE,
 ) -> None:
     """Write `directory/step-N` beside and rename it, then drop the old ones.
 
-    The state of a run is its weights, the optimiser's moments, perhaps an average of the weights, and one integer:
-    everything else is a function of the step.
-
     Args:
+        tensors: of `state_of`, or copies of them.
         keep: how many of the newest stay.
         keep_every: those at multiples of so many steps stay too; 0: none.
-        average: the moving average of the weights, by parameter name.
         ranks: all of them write, into one directory that all see.
 
     Raises:
         UserError: there is no room; the checkpoints that were there are as they were.
     """
-    tensors = _tensors(model, optimiser, average)
     temporary = directory
     try:
         with ranks.together():
@@ -114,7 +126,7 @@ def load_newest(
     """
     for path in _whole(directory, ranks):
         _start_state(optimiser)
-        written = _read(path, _tensors(model, optimiser, average), ranks)
+        written = _read(path, state_of(model, optimiser, average), ranks)
         # A parameter that never had a gradient has no moments yet.
         for name, parameter in _names(model, optimiser).items():
             if not any(key.startswith(f"{OPTIMISER}{name}/") for key in written):
@@ -246,17 +258,6 @@ def _sha256(path: Path) -> str:
 # --- tensors --------------------------------------------------------------------------------------------
 
 
-def _tensors(
-    model: nn.Module, optimiser: torch.optim.Optimizer, average: Mapping[str, Tensor] | None
-) -> dict[str, Tensor]:
-    """Everything that is kept, by name; what has two names (an ELECTRA pair shares embeddings) once."""
-    kept = _weights(model)
-    for name, parameter in _names(model, optimiser).items():
-        for key, value in optimiser.state.get(parameter, {}).items():
-            kept[f"{OPTIMISER}{name}/{key}"] = value
-    return kept | {AVERAGE + name: tensor for name, tensor in (average or {}).items()}
-
-
 def _weights(model: nn.Module) -> dict[str, Tensor]:
     kept: dict[str, Tensor] = {}
     seen: set[int] = set()
@@ -295,7 +296,7 @@ def _written(path: Path) -> Mapping[str, Any]:
 def _read(path: Path, tensors: dict[str, Tensor], ranks: Ranks) -> Mapping[str, Any]:
     """Fill those of the tensors that a checkpoint holds, each rank its own shards of them; gives `_written`."""
     written = _written(path)
-    with _alone():
+    with without_remark():
         load(
             {name: tensor for name, tensor in tensors.items() if name in written},
             storage_reader=HuggingFaceStorageReader(str(path)),
@@ -310,8 +311,8 @@ def _write(directory: Path, tensors: dict[str, Tensor], ranks: Ranks) -> None:
     """
     writer = HuggingFaceStorageWriter(str(directory), save_distributed=True)
     try:
-        with _alone():
-            save(tensors, storage_writer=writer, no_dist=ranks.count == 1)
+        with without_remark():
+            save(tensors, storage_writer=writer, process_group=ranks.group, no_dist=ranks.count == 1)
     except CheckpointException as failed:
         for error, _ in failed.failures.values():
             if isinstance(error, OSError):
@@ -320,7 +321,7 @@ def _write(directory: Path, tensors: dict[str, Tensor], ranks: Ranks) -> None:
 
 
 @contextmanager
-def _alone() -> Iterator[None]:
+def without_remark() -> Iterator[None]:
     """Without the remark that a single process is meant to be one."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")

@@ -32,7 +32,8 @@ from unmask.objectives.randomness import generator
 from unmask.training.allocator import kept_memory
 from unmask.training.averages import MovingAverage
 from unmask.training.best import BestWeights
-from unmask.training.checkpoints import load_mean, load_newest, newest_step, remove_leftovers, save_checkpoint
+from unmask.training.checkpoint_writer import CheckpointWriter
+from unmask.training.checkpoints import load_mean, load_newest, newest_step, remove_leftovers, state_of
 from unmask.training.faults import find_fault
 from unmask.training.health import Diagnose
 from unmask.training.metrics import MetricsLog
@@ -165,17 +166,13 @@ def train(
             ranks=ranks,
         )
 
-    def save(step: int) -> None:
-        save_checkpoint(
-            checkpoints,
-            step,
-            model,
-            optimiser,
-            keep=settings.keep_checkpoints,
-            keep_every=settings.keep_every,
-            average=averages,
-            ranks=ranks,
-        )
+    writer = CheckpointWriter(
+        checkpoints,
+        lambda: state_of(model, optimiser, averages),
+        keep=settings.keep_checkpoints,
+        keep_every=settings.keep_every,
+        ranks=ranks,
+    )
 
     def evaluated(step: int, kind: str = "evaluation") -> None:
         averaged = nullcontext() if average is None else average.in_place()
@@ -191,6 +188,7 @@ def train(
     def skipped(step: int, fault: str) -> None:
         in_a_row = watch.skipped(step, fault)
         if in_a_row >= settings.max_skipped:
+            writer.wait()
             newest = newest_step(checkpoints)
             saved = f"the last checkpoint is of step {newest}" if newest else "there is no checkpoint"
             with ranks.together():
@@ -207,6 +205,7 @@ def train(
         kept_memory(),
         _stop_requests(ranks) as stop_requested,
         watch,
+        writer,
         closing(read_ahead(batches, first, until, workers=data_workers)) as ahead,
     ):
         if first == 0 and best is None:
@@ -230,11 +229,15 @@ def train(
                 evaluated(done)
                 over = best is not None and best.is_over(watch.log.lines)
             ending = last or over
-            stopping = ranks.any(stop_requested.is_set()) and not ending
+            stopping, failed = ranks.any(stop_requested.is_set(), writer.has_failed())
+            if failed:
+                writer.wait()
+            stopping = stopping and not ending
             if settings.checkpoint_every and (ending or stopping or done % settings.checkpoint_every == 0):
                 with watch.paused():
-                    save(done)
+                    writer.save(done)
             if stopping:
+                writer.wait()
                 outcome = (
                     "saved: the same command continues from here"
                     if settings.checkpoint_every
@@ -248,6 +251,7 @@ def train(
             if over and not last:
                 watch.ended(done, f"{settings.patience} evaluations brought nothing better")
                 break
+        writer.wait()
         if settings.average_checkpoints:
             load_mean(checkpoints, model, settings.average_checkpoints, ranks=ranks)
             evaluated(settings.steps, "averaged")

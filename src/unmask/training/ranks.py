@@ -7,14 +7,18 @@ on one machine or on many; what they tell each other here are small things, over
 from __future__ import annotations
 
 import os
+import time
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
 from unmask.errors import UserError
 from unmask.nn.sums import Sums
@@ -25,6 +29,8 @@ T = TypeVar("T")
 PATIENCE = timedelta(minutes=30)
 #: How long the others wait for what the first prepares: a corpus may be large.
 LONG_PATIENCE = timedelta(days=30)
+#: Seconds between two looks at what another rank has said.
+_PAUSE = 0.01
 
 
 class FailedElsewhere(SystemExit):
@@ -49,9 +55,20 @@ class Ranks:
         """Whether this one speaks for all: it prints, logs and prepares."""
         return self.number == 0
 
-    def any(self, flag: bool) -> bool:
-        """Whether it is so on any rank; all get the same answer."""
-        return self._highest(int(flag)) > 0
+    @property
+    def group(self) -> Any:
+        """The connections over which they agree; None: torch's own."""
+        return self._patient
+
+    def apart(self) -> Ranks:
+        """The same ranks over connections of their own, for a thread beside this one; on all ranks, or none."""
+        if self.count == 1:
+            return self
+        return replace(self, _patient=dist.new_group(backend="gloo", timeout=LONG_PATIENCE))
+
+    def any(self, *flags: bool) -> list[bool]:
+        """Of each, whether it is so on any rank; all get the same answers."""
+        return [number > 0 for number in self._highest(*map(int, flags))]
 
     def same(self, value: T) -> T:
         """The first rank's value, on all."""
@@ -100,7 +117,7 @@ class Ranks:
             yield
         except BaseException as caught:
             error = caught
-        code = self._highest(_exit_code(error))
+        (code,) = self._highest(_exit_code(error))
         if error is not None:
             raise error
         if code:
@@ -118,12 +135,14 @@ class Ranks:
             with self.together():
                 pass
 
-    def _highest(self, number: int) -> int:
+    def _highest(self, *numbers: int) -> list[int]:
+        """Of each, the highest on any rank."""
         if self.count == 1:
-            return number
-        tensor = torch.tensor(number)
+            return list(numbers)
+        tensor = torch.tensor(numbers)
         dist.all_reduce(tensor, dist.ReduceOp.MAX, group=self._patient)
-        return int(tensor)
+        highest: list[int] = tensor.tolist()
+        return highest
 
 
 ALONE = Ranks()
@@ -147,6 +166,32 @@ def local_number() -> int:
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
+def fresh_store(store: Store, number: int, count: int) -> Store:
+    """A part of a store that has nothing in it from ranks that are dead by now.
+
+    torchrun keeps one store over its restarts (torch 2.13, `dynamic_rendezvous.py`), with the addresses of those that
+    it has ended: a rank that is early would connect to them. So the first chooses a name for what they share, and
+    offers it to each rank together with what that one has just said of itself.
+
+    Args:
+        number, count: this process' number and how many there are.
+    """
+    own = uuid.uuid4().hex
+    if number == 0:
+        for other in range(1, count):
+            there, offered, taken = (f"unmask/{word}/{other}" for word in ("there", "offered", "taken"))
+            while not (store.check([taken]) and store.get(taken).decode() == own):
+                store.set(offered, store.get(there).decode() + own)
+                time.sleep(_PAUSE)
+        return PrefixStore(own, store)
+    store.set(f"unmask/there/{number}", own)
+    while not (offer := store.get(f"unmask/offered/{number}").decode()).startswith(own):
+        time.sleep(_PAUSE)
+    name = offer.removeprefix(own)
+    store.set(f"unmask/taken/{number}", name)
+    return PrefixStore(name, store)
+
+
 @contextmanager
 def joined_ranks() -> Iterator[Ranks]:
     """The ranks that torchrun has started, joined for the block; `ALONE` where nothing has.
@@ -158,7 +203,10 @@ def joined_ranks() -> Iterator[Ranks]:
         yield ALONE
         return
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    dist.init_process_group(backend, timeout=PATIENCE)
+    store, number, count = next(rendezvous("env://", timeout=PATIENCE))
+    dist.init_process_group(
+        backend, store=fresh_store(store, number, count), rank=number, world_size=count, timeout=PATIENCE
+    )
     try:
         patient = dist.new_group(backend="gloo", timeout=LONG_PATIENCE)
         yield Ranks(dist.get_rank(), dist.get_world_size(), patient)
