@@ -17,6 +17,7 @@ from unmask.report import (
     Curves,
     Estimate,
     Heading,
+    HeatMap,
     KeyFacts,
     Page,
     Paragraph,
@@ -60,6 +61,7 @@ PAGE = Page(
         Heading("Samples"),
         Heading("First rows", level=3),
         Samples("Outputs", [Sample(NASTY, "", ["a", NASTY])]),
+        HeatMap(f"Shares {NASTY}", ["a", NASTY], ["x"], [[0.5], [-0.25]], "from ↓ to →", "nats"),
         TokenMap("A sentence", [Token("the", 0), Token("<s>", 1), Token("\n", 0.256)], f"odds {NASTY}"),
     ],
 )
@@ -143,11 +145,11 @@ def test_texts_are_shown_and_never_read_as_markup(html: str, seen: Reader) -> No
 def test_headings_captions_and_names_for_those_who_listen(html: str, seen: Reader) -> None:
     assert seen.tags["h1"] == 1
     assert seen.text["h2"] == ["Scores", "Curves", "Samples"] and seen.text["h3"] == ["First rows"]
-    assert seen.tags["caption"] == seen.tags["table"] == 3  # the table, and one below each figure
+    assert seen.tags["caption"] == seen.tags["table"] == 4  # two tables, and one below each figure
     assert seen.tags["figcaption"] == seen.tags["figure"] == 4
     labels = [value for tag, name, value in seen.attributes if (tag, name) == ("svg", "aria-label")]
     assert labels == [f"Loss {NASTY}", "Again"]
-    assert seen.values("scope").count("row") == 3 + 2 + 1
+    assert seen.values("scope").count("row") == 3 + 2 + 1 + 2
     assert '<html lang="en">' in html and 'name="viewport"' in html
 
 
@@ -250,3 +252,12 @@ def test_wrong_values_are_refused() -> None:
         Token("the", 1.5)
     with pytest.raises(ValueError, match="'train' has 2 x and 1 y"):
         Series("train", [1, 2], [1])
+
+
+def test_heat_maps_tint_by_size_and_sign(html: str) -> None:
+    cells = re.findall(r'<td class="number( below)?" style="--i:([\d.]+)">([^<]*)</td>', html)
+    assert cells == [("", "1.000", "0.50"), (" below", "0.500", "-0.25")]
+    shown = HeatMap("m", ["a"], ["x", "y"], [[float("nan"), -0.001]], "", "").cells()[0]
+    assert [text for text, _, _ in shown] == ["", "0.00"]
+    with pytest.raises(ValueError, match="2 × 1"):
+        HeatMap("m", ["a", "b"], ["x"], [[1.0]], "", "")

@@ -217,7 +217,53 @@ class TokenMap:
     meaning: str
 
 
-Block = Heading | Paragraph | KeyFacts | Table | Curves | Samples | TokenMap
+@dataclass(frozen=True)
+class HeatMap:
+    """A matrix of numbers as a table whose cells are tinted: one colour above 0, another below.
+
+    Args:
+        caption: what the matrix shows.
+        rows, columns: their names.
+        values: a row of numbers for each of `rows`; nan leaves a cell empty.
+        corner: what rows and columns are, e.g. "written ↓ source →".
+        meaning: what a number is, with its unit.
+        decimals: digits after the point.
+
+    Raises:
+        ValueError: values of another shape than the names.
+    """
+
+    caption: str
+    rows: Sequence[str]
+    columns: Sequence[str]
+    values: Sequence[Sequence[float]]
+    corner: str
+    meaning: str
+    decimals: int = 2
+
+    def __post_init__(self) -> None:
+        if len(self.values) != len(self.rows) or any(len(row) != len(self.columns) for row in self.values):
+            raise ValueError(
+                f"heat map {self.caption!r} has values for other names than {len(self.rows)} × {len(self.columns)}"
+            )
+
+    def cells(self) -> list[list[tuple[str, float, bool]]]:
+        """Of every number the text, its size from 0 to 1 beside the largest, and whether it is below 0."""
+        finite = [abs(value) for row in self.values for value in row if math.isfinite(value)]
+        largest = max(finite, default=0.0) or 1.0
+        return [
+            [
+                # Plus 0.0: what rounds to nothing is not shown as −0.
+                (f"{round(value, self.decimals) + 0.0:.{self.decimals}f}", abs(value) / largest, value < 0)
+                if math.isfinite(value)
+                else ("", 0.0, False)
+                for value in row
+            ]
+            for row in self.values
+        ]
+
+
+Block = Heading | Paragraph | KeyFacts | Table | Curves | Samples | TokenMap | HeatMap
 
 
 @dataclass(frozen=True)
