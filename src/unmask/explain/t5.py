@@ -84,9 +84,7 @@ def attribute_token(
     empty_prefix = [config.pad_token_id] * len(prefix)
 
     def log_probability(of_source: Tensor, of_prefix: Tensor) -> Tensor:
-        hidden = decode(model, of_prefix + of_source[:, : of_prefix.shape[1]], encode(model, of_source))[
-            :, -1
-        ]
+        hidden = decode(model, of_prefix, encode(model, of_source))[:, -1]
         return F.linear(hidden, model.output_weight).log_softmax(-1)[:, target[place]]
 
     found = integrated_gradients(
