@@ -16,13 +16,12 @@ from unmask.electra.heads import ElectraForSequenceClassification
 from unmask.electra.model import ElectraBackbone, ElectraForMaskedLM, ElectraForPreTraining
 from unmask.electra.plain import EncoderTrace, discriminator_logits, encode, generator_hidden, sequence_logits
 from unmask.errors import UserError
+from unmask.explain.head_removal import falls_without
 from unmask.explain.integrated_gradients import STEPS, integrated_gradients
 
 Array = NDArray[np.float64]
 #: From hidden states (batch, length, hidden_size) to one number a row of the batch.
 Readout = Callable[[Tensor], Tensor]
-#: Passes with a head removed that run at once.
-_HEADS_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
@@ -119,15 +118,14 @@ def head_importance(model: ElectraBackbone, ids: Sequence[int], readout: Readout
     """
     check(model, ids)
     config = model.config
-    words, count = _words(model, ids), config.num_hidden_layers * config.num_attention_heads
-    whole = readout(encode(model.encoder, words))
-    falls = []
-    for some in torch.arange(count).split(_HEADS_AT_ONCE):
-        gates = torch.ones(len(some), count).scatter(1, some[:, None], 0.0)
-        gates = gates.unflatten(1, (config.num_hidden_layers, config.num_attention_heads))
-        falls.append(whole - readout(encode(model.encoder, words.expand(len(some), -1, -1), gates=gates)))
-    fallen = torch.cat(falls).double()
-    return fallen.unflatten(0, (config.num_hidden_layers, config.num_attention_heads)).numpy()
+    shape = (config.num_hidden_layers, config.num_attention_heads)
+    words = _words(model, ids)
+
+    def score(flat: Tensor) -> Tensor:
+        gates = flat.unflatten(1, shape)
+        return readout(encode(model.encoder, words.expand(len(flat), -1, -1), gates=gates))
+
+    return falls_without(shape[0] * shape[1], score).unflatten(0, shape).numpy()
 
 
 @torch.no_grad()

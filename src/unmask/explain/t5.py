@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unmask.errors import UserError
+from unmask.explain.head_removal import falls_without
 from unmask.explain.integrated_gradients import STEPS, integrated_gradients
 from unmask.nn.relative_position import RelativePositionBias
 from unmask.t5.model import T5ForConditionalGeneration
@@ -25,8 +26,6 @@ from unmask.t5.plain import Gates, StackTrace, decode, encode
 Array = NDArray[np.float64]
 #: Passes the target's places through, to show progress.
 Watch = Callable[[Sequence[int]], Iterable[int]]
-#: Passes with a head removed that run at once.
-_HEADS_AT_ONCE = 32
 
 
 def prefix_of(model: T5ForConditionalGeneration, target: Sequence[int]) -> list[int]:
@@ -199,14 +198,12 @@ def head_importance(
     config = model.config
     sizes = [config.num_layers, config.decoder_layers, config.decoder_layers]
     counts = [layers * config.num_heads for layers in sizes]
-    whole = _log_likelihood(model, source, target, Gates.open(config, 1))
-    losses = []
-    heads = torch.arange(sum(counts))
-    for some in heads.split(_HEADS_AT_ONCE):
-        flat = torch.ones(len(some), sum(counts)).scatter(1, some[:, None], 0.0)
+
+    def score(flat: Tensor) -> Tensor:
         parts = [part.unflatten(1, (-1, config.num_heads)) for part in flat.split(counts, dim=1)]
-        losses.append(whole - _log_likelihood(model, source, target, Gates(*parts)))
-    parts = torch.cat(losses).double().split(counts)
+        return _log_likelihood(model, source, target, Gates(*parts))
+
+    parts = falls_without(sum(counts), score).split(counts)
     return HeadImportance(*(part.unflatten(0, (-1, config.num_heads)).numpy() for part in parts))
 
 

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from unmask.nn.linear import ACTIVATIONS
 from unmask.nn.norm import RMSNorm
-from unmask.t5.config import T5Config
 from unmask.t5.model import T5Attention, T5Backbone, T5FeedForward, T5ForConditionalGeneration, T5Stack
 
 
@@ -41,12 +40,6 @@ class Gates:
     encoder: Tensor
     decoder: Tensor
     cross: Tensor
-
-    @staticmethod
-    def open(config: T5Config, batch: int) -> Gates:
-        """All ones."""
-        above = torch.ones(batch, config.decoder_layers, config.num_heads)
-        return Gates(torch.ones(batch, config.num_layers, config.num_heads), above, above.clone())
 
 
 def encode(
