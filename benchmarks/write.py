@@ -257,7 +257,8 @@ def table_of(
     options: argparse.Namespace, task: Task, held_out: HeldOut, seed: int, work: Path
 ) -> dict[str, Any]:
     """The results of one seed; those that a former run left in `work` for the same question are taken from there."""
-    question = {name: str(getattr(options, name)) for name in ("passes", "rows", "part", "epochs", "task")}
+    elsewhere = ("seeds", "first_seed", "steps", "prompts", "work", "json", "device")
+    question = {name: str(value) for name, value in vars(options).items() if name not in elsewhere}
     kept = work / f"table-{seed}.json"
     if kept.is_file() and (found := json.loads(kept.read_text()))["question"] == question:
         return found["table"]
