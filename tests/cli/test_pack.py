@@ -148,6 +148,12 @@ def test_two_at_once(
 
 # Parts of a few documents, so that a small corpus has many.
 SMALL_PARTS = "from unmask.data import shard_writing; shard_writing.PART_CHARACTERS = 400"
+#: Time to be killed in, however fast the machine.
+SLOW_PARTS = """
+import time
+make = shard_writing._Packer.make
+shard_writing._Packer.make = lambda self, part: (time.sleep(0.02), make(self, part))[1]
+"""
 
 
 def contents(directory: Path) -> dict[str, bytes]:
@@ -174,7 +180,7 @@ def test_killed_at_any_moment(
 ) -> None:
     def start(out: Path, workers: int) -> Any:
         command = ["pack", corpus, "--tokenizer", models["t5"], "--out", out, "--workers", workers]
-        return unmask(*command, before=SMALL_PARTS)
+        return unmask(*command, before=f"{SMALL_PARTS}\n{SLOW_PARTS}")
 
     whole = start(tmp_path / "whole", 1)
     out = tmp_path / "out"
@@ -202,11 +208,10 @@ def test_killed_at_any_moment(
 def test_interrupted_from_the_terminal(
     unmask: Callable[..., Any], corpus: Path, models: dict[str, Path], tmp_path: Path
 ) -> None:
-    # Many documents, so that there is time.
     (tmp_path / "corpus.jsonl").write_text(corpus.read_text() * 20)
     out = tmp_path / "out"
     command = ["pack", tmp_path / "corpus.jsonl", "--tokenizer", models["t5"], "--out", out]
-    process = unmask(*command, "--workers", 2, before=SMALL_PARTS)
+    process = unmask(*command, "--workers", 2, before=f"{SMALL_PARTS}\n{SLOW_PARTS}")
     while process.is_running and finished_parts(out) < 3:
         time.sleep(0.001)
     process.kill(signal.SIGINT)

@@ -113,6 +113,7 @@ def test_no_room_ends_the_run_at_the_next_step(
     def filling(batch: Any, step: int, whole: Any = None) -> Any:
         seen.append(step)
         if step == 2:
+            wait_for(lambda: newest_step(tmp_path / "checkpoints") == 2)
             full.set()
         if step == 4:
             # By the end of this step the failure is known.
