@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from unmask.electra.batch import check_length
@@ -17,9 +15,8 @@ from unmask.electra.model import ElectraBackbone, ElectraForMaskedLM, ElectraFor
 from unmask.electra.plain import EncoderTrace, discriminator_logits, encode, generator_hidden, sequence_logits
 from unmask.errors import UserError
 from unmask.explain.head_removal import falls_without
-from unmask.explain.integrated_gradients import STEPS, integrated_gradients
+from unmask.explain.integrated_gradients import STEPS, Array, integrated_gradients
 
-Array = NDArray[np.float64]
 #: From hidden states (batch, length, hidden_size) to one number a row of the batch.
 Readout = Callable[[Tensor], Tensor]
 

@@ -15,7 +15,7 @@ from unmask.errors import UserError
 from unmask.explain import electra
 from unmask.explain.integrated_gradients import STEPS, require
 from unmask.explain.names import names_of
-from unmask.explain.t5_page import LONGEST, attention_blocks
+from unmask.explain.page import attention_blocks, encode
 from unmask.report import (
     Block,
     Cell,
@@ -59,13 +59,9 @@ def explain(directory: Path, text: str, *, target: str | None = None, steps: int
         raise UserError(f"{place} holds {architectures[0]}: explained are {', '.join(MODELS)}")
     tokenizer = ElectraTokenizer.from_pretrained(hub.tokenizer_directory(directory))
     model = MODELS[architectures[0]].from_pretrained(place, dtype="float32").requires_grad_(False)
-    if not text.strip():
-        raise UserError("--text is empty: give some words")
     if target is not None and not isinstance(model, ElectraForSequenceClassification):
         raise UserError(f"--target {target!r}: only a classifier's label or a T5's text can be one")
-    ids = tokenizer.encode(text.replace(GAP, tokenizer.mask_token))
-    if len(ids) > LONGEST:
-        raise UserError(f"--text has {len(ids)} tokens, a page shows at most {LONGEST}: shorten it")
+    ids = encode(tokenizer, text.replace(GAP, tokenizer.mask_token), "text")
     electra.check(model, ids)
     facts = KeyFacts([("model", directory.resolve().name), ("text", text)])
     if isinstance(model, ElectraForSequenceClassification):

@@ -18,12 +18,11 @@ from torch import Tensor
 
 from unmask.errors import UserError
 from unmask.explain.head_removal import falls_without
-from unmask.explain.integrated_gradients import STEPS, integrated_gradients
+from unmask.explain.integrated_gradients import STEPS, Array, integrated_gradients
 from unmask.nn.relative_position import RelativePositionBias
 from unmask.t5.model import T5ForConditionalGeneration
 from unmask.t5.plain import Gates, StackTrace, decode, encode
 
-Array = NDArray[np.float64]
 #: Passes the target's places through, to show progress.
 Watch = Callable[[Sequence[int]], Iterable[int]]
 

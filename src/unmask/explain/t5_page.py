@@ -13,6 +13,7 @@ from unmask.errors import UserError
 from unmask.explain import t5
 from unmask.explain.integrated_gradients import STEPS, require
 from unmask.explain.names import names_of
+from unmask.explain.page import LONGEST, attention_blocks, encode
 from unmask.report import (
     Block,
     Cell,
@@ -28,11 +29,6 @@ from unmask.report import (
 )
 from unmask.t5.byte_tokenizer import AnyT5Tokenizer, load_tokenizer
 from unmask.t5.model import T5ForConditionalGeneration
-
-#: The longest source and target that a page is made of: its maps have a cell for every pair of tokens.
-LONGEST = 256
-#: Heads that are shown by themselves, those that matter most.
-_HEADS_SHOWN = 3
 
 
 def explain(
@@ -62,14 +58,14 @@ def explain(
         raise UserError(f"max_new_tokens is {max_new_tokens}, it must be 1 to {LONGEST}")
     tokenizer = load_tokenizer(hub.tokenizer_directory(directory))
     model = T5ForConditionalGeneration.from_pretrained(directory, dtype="float32").requires_grad_(False)
-    source = _ids(tokenizer, text, "text")
+    source = encode(tokenizer, text, "text")
     if target is None:
         written = model.generate(
             torch.tensor([source]), max_new_tokens=max_new_tokens, num_beams=1, do_sample=False
         )
         wanted = [int(token) for token in written[0, 1:]]
     else:
-        wanted = _ids(tokenizer, target, "target")
+        wanted = encode(tokenizer, target, "target")
     t5.check(model, source, wanted)
     found = t5.attribute(model, source, wanted, steps=steps, watch=watch)
     rows, columns = names_of(tokenizer, wanted), names_of(tokenizer, source)
@@ -88,15 +84,6 @@ def explain(
         *_positions(model),
     ]
     return Page("Why the model writes what it writes", blocks)
-
-
-def _ids(tokenizer: AnyT5Tokenizer, text: str, name: str) -> list[int]:
-    if not text.strip():
-        raise UserError(f"--{name} is empty: give some words")
-    ids = tokenizer.encode(text)
-    if len(ids) > LONGEST:
-        raise UserError(f"--{name} has {len(ids)} tokens, a page shows at most {LONGEST}: shorten it")
-    return ids
 
 
 def _attributions(
@@ -156,38 +143,6 @@ def _attention(
     )
     for name, weights, falls, down, across, corner in parts:
         blocks += attention_blocks(name, weights, falls, (down, across, corner), "nats")
-    return blocks
-
-
-def attention_blocks(
-    name: str,
-    weights: t5.Array,
-    falls: t5.Array,
-    axes: tuple[list[str], list[str], str],
-    unit: str,
-) -> list[Block]:
-    """Maps of a stack: the mean over all heads of its last layer, and the heads that matter most.
-
-    Args:
-        weights: (layers, heads, queries, keys); falls: (layers, heads), in `unit`.
-        axes: names of queries and keys, and what they are.
-    """
-    rows, columns, corner = axes
-    layers = [f"layer {number}" for number in range(1, len(falls) + 1)]
-    heads = [f"head {number}" for number in range(1, falls.shape[1] + 1)]
-    mean = weights.mean((0, 1))
-    blocks: list[Block] = [
-        Heading(name.capitalize(), level=3),
-        HeatMap(f"Importance of heads: {name}", layers, heads, falls.tolist(), "layer ↓ head →", unit),
-        HeatMap(f"Mean of all heads: {name}", rows, columns, mean.tolist(), corner, "weight"),
-    ]
-    # Stable: of equal heads the first.
-    for place in np.argsort(-falls, axis=None, kind="stable")[:_HEADS_SHOWN]:
-        layer, head = (int(number) for number in np.unravel_index(place, falls.shape))
-        caption = (
-            f"Layer {layer + 1}, head {head + 1}: {name}, {falls[layer, head]:.2f} {unit} lost without it"
-        )
-        blocks.append(HeatMap(caption, rows, columns, weights[layer, head].tolist(), corner, "weight"))
     return blocks
 
 
