@@ -2,9 +2,11 @@
 
 Both train the same architecture from the same weights, head included, on the same token ids for the same number of
 steps with the same batch size; everything else is each one's default. A third system is the Trainer with unmask's
-optimiser settings as far as it has them (learning rate, schedule, warm-up). Weights are taken at equal distances,
-the clock stopped meanwhile, and every system's are scored by the same code on the same held-out rows. "To the same
-score" is the time until the median of the Trainer's last scores is reached. Each training is a process of its own.
+optimiser settings as far as it has them (learning rate, schedule, warm-up), a fourth unmask from drawn weights;
+`--also` adds unmask with other settings. Weights are taken at equal distances, the clock stopped meanwhile, and every
+system's are scored by the same code on the same held-out rows. "To the same score" is the time until the median of
+the Trainer's last scores is reached. Each training is a process of its own; seeds are the outer loop, and the same
+command goes on where it was stopped.
 
     python benchmarks/finetune.py --electra quickstart/electra/model --t5 quickstart/t5/model --train-rows 1000
     python benchmarks/finetune.py --electra DIR --t5 DIR --seeds 5 --device cuda
@@ -14,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import statistics
 import subprocess
 import sys
@@ -25,8 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from unmask.hub import write_json
-from unmask.tasks.baselines import logistic_regression
+from unmask.hub import atomic_directory, write_json
 from unmask.tasks.evaluation import HeldOut
 from unmask.tasks.learning import shape_of
 from unmask.tasks.models import load_for_prediction, load_for_training
@@ -35,39 +37,13 @@ from unmask.tasks.settings import FinetuneSettings
 from unmask.tasks.task import Task, load_task
 
 PEERS = Path(__file__).resolve().parent / "peers"
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "tasks"
-OURS, TRAINER, TUNED = "unmask", "Trainer", "Trainer, our rate"
-SYSTEMS = (OURS, TRAINER, TUNED)
+sys.path.append(str(PEERS))
+from finetune_baselines import baselines  # noqa: E402
+from finetune_sets import SETS, TABLE, task_file  # noqa: E402
 
-#: Set → family and the lines of its task file; {data} stands for the folder of all sets.
-SETS: Mapping[str, tuple[str, str]] = {
-    "trec": (
-        "electra",
-        'kind = "classification"\nsource = "text"\ntarget = "label"\n'
-        'train = "{data}/trec/train.csv.gz"\ntest = "{data}/trec/test.csv.gz"\nmax_source_length = 64',
-    ),
-    "stsb": (
-        "electra",
-        'kind = "regression"\nsource = ["sentence1", "sentence2"]\ntarget = "score"\n'
-        'train = "{data}/glue_stsb/train.csv.gz"\ntest = "{data}/glue_stsb/dev.csv.gz"',
-    ),
-    "wnut17": (
-        "electra",
-        'kind = "tagging"\nsource = "tokens"\ntarget = "tags"\n'
-        'train = "{data}/wnut17/train.csv.gz"\ntest = "{data}/wnut17/dev.csv.gz"',
-    ),
-    "multi30k": (
-        "t5",
-        'kind = "text-to-text"\nsource = "en"\ntarget = "de"\nmax_target_length = 64\n'
-        'train = "{data}/multi30k/en-de.train.csv.gz"\n'
-        'test = "{data}/multi30k/en-de.test_2016_flickr.csv.gz"',
-    ),
-    "e2e": (
-        "t5",
-        'kind = "text-to-text"\nsource = "meaning"\ntarget = "text"\nmax_target_length = 96\n'
-        'train = "{data}/e2e/train.csv.gz"\ntest = "{data}/e2e/test.csv.gz"',
-    ),
-}
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "tasks"
+OURS, TRAINER, TUNED, FRESH = "unmask", "Trainer", "Trainer, our rate", "unmask, drawn weights"
+SYSTEMS = (OURS, TRAINER, TUNED, FRESH)
 
 
 @dataclass(frozen=True)
@@ -85,34 +61,42 @@ class Curve:
 
 def main() -> None:
     options = parse()
-    work = options.work
-    work.mkdir(parents=True, exist_ok=True)
-    results: dict[str, Any] = {}
-    for name in options.sets:
-        family, lines = SETS[name]
-        base = options.electra if family == "electra" else options.t5
-        if base is None:
-            print(f"{name}: left out, no --{family}")
-            continue
-        path = work / f"{name}.toml"
-        path.write_text(f'name = "{name}"\n' + lines.format(data=options.data) + "\n")
-        results[name] = measure(options, name, load_task(path), path, base)
-        write_json(work / "results.json", results)
-    for name, result in results.items():
-        show(name, result)
+    torch.set_num_threads(options.threads)
+    options.work.mkdir(parents=True, exist_ok=True)
+    bases = {"electra": options.electra, "t5": options.t5}
+    left_out = [name for name in options.sets if bases[SETS[name].family] is None]
+    for name in left_out:
+        print(f"{name}: left out, no --{SETS[name].family}")
+    benches = [
+        Bench(options, name, bases[SETS[name].family]) for name in options.sets if name not in left_out
+    ]
+    for seed in range(options.seeds):
+        for bench in benches:
+            bench.train_all(seed)
+            write_json(
+                options.work / "results.json", {one.name: one.results() for one in benches if one.curves}
+            )
+    for bench in benches:
+        show(bench.name, bench.results())
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=list(TABLE))
     parser.add_argument("--data", type=Path, default=DATA, help="folder of all sets")
     parser.add_argument(
         "--electra", type=Path, help="initial weights: a model directory (of a pair, its discriminator)"
     )
     parser.add_argument("--t5", type=Path, help="initial weights: a model directory")
     parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS))
+    parser.add_argument(
+        "--also",
+        action="append",
+        default=[],
+        help='unmask with other settings: "learning_rate=1e-2 layer_decay=1"',
+    )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=float, default=3.0)
     parser.add_argument("--batch-size", type=int, default=32)
@@ -121,6 +105,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=0, help="held-out rows, the same way")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument(
+        "--clock",
+        choices=("wall", "processor"),
+        default="wall",
+        help="processor: what a training takes of the processor, which other work on the machine does not stretch",
+    )
     parser.add_argument("--work", type=Path, default=Path("finetune-benchmark"))
     return parser.parse_args()
 
@@ -131,46 +121,66 @@ def spaced(rows: Sequence[Any], most: int) -> Sequence[Any]:
     return [rows[number * len(rows) // most] for number in range(most)]
 
 
-def measure(options: argparse.Namespace, name: str, task: Task, path: Path, base: Path) -> dict[str, Any]:
-    torch.set_num_threads(options.threads)
-    device = torch.device(options.device)
-    held_out = HeldOut.read(task, "test")
-    held_out = HeldOut(
-        task, spaced(held_out.training, options.train_rows), spaced(held_out.rows, options.rows)
-    )
-    curves: dict[str, list[Curve]] = {system: [] for system in options.systems}
-    for seed in range(options.seeds):
-        place = options.work / name / f"seed-{seed}"
-        job = prepare(options, task, path, base, place, seed)
-        for system in options.systems:
-            run = place / system.replace(" ", "-").replace(",", "")
-            if not (run / "curve.json").is_file():
-                train(job | {"system": system, "out": str(run)}, run, options)
-                points = json.loads((run / "points.json").read_text())
-                scores = [
-                    held_out.score(
-                        [
-                            one.text
-                            for one in load_for_prediction(task, point, device=device).predict(held_out.rows)
-                        ]
-                    ).scores[task.metrics[0]]
-                    for point in points["directories"]
-                ]
-                write_json(run / "curve.json", {"seconds": points["seconds"], "scores": scores})
-            curve = json.loads((run / "curve.json").read_text())
-            curves[system].append(Curve(curve["seconds"], curve["scores"]))
+class Bench:
+    """One set: its trainings and their curves."""
+
+    def __init__(self, options: argparse.Namespace, name: str, base: Path) -> None:
+        self.options, self.name, self.base = options, name, base
+        self.path = task_file(name, options.data, options.work)
+        self.task = load_task(self.path)
+        held_out = HeldOut.read(self.task, "test")
+        self.held_out = HeldOut(
+            self.task, spaced(held_out.training, options.train_rows), spaced(held_out.rows, options.rows)
+        )
+        self.baselines = baselines(self.held_out)
+        self.curves: dict[str, list[Curve]] = {}
+        self.steps = 0
+
+    def train_all(self, seed: int) -> None:
+        place = self.options.work / self.name / f"seed-{seed}"
+        job = prepare(self.options, self.task, self.path, self.base, place, seed)
+        self.steps = job["steps"]
+        for system in [*self.options.systems, *(f"unmask {settings}" for settings in self.options.also)]:
+            run = place / "".join(letter if letter.isalnum() else "-" for letter in system)
+            curve = self.curve(job | {"system": system, "out": str(run)}, run)
+            self.curves.setdefault(system, []).append(curve)
             print(
-                f"{name}, seed {seed}, {system}: {curve['scores'][-1]:.4g} after {curve['seconds'][-1]:.1f} s",
+                f"{self.name}, seed {seed}, {system}: {curve.scores[-1]:.4g} after {curve.seconds[-1]:.1f} s",
                 flush=True,
             )
-    return {
-        "metric": task.metrics[0],
-        "steps": job["steps"],
-        "rows": len(held_out.rows),
-        "device": device_name(device),
-        "baselines": baselines(held_out),
-        "systems": {system: [vars(curve) for curve in some] for system, some in curves.items()},
-    }
+
+    def curve(self, job: dict[str, Any], run: Path) -> Curve:
+        """A training's curve; trained and scored now, unless the very same was before."""
+        done = run / "curve.json"
+        if not (done.is_file() and json.loads((run / "job.json").read_text()) == job):
+            shutil.rmtree(run, ignore_errors=True)
+            run.mkdir(parents=True)
+            write_json(run / "job.json", job)
+            script = PEERS / ("finetune_hf.py" if job["system"] in (TRAINER, TUNED) else "finetune_ours.py")
+            subprocess.run([sys.executable, str(script), str(run / "job.json")], check=True)
+            points = json.loads((run / "points.json").read_text())
+            scores = [self.score(point) for point in points["directories"]]
+            for point in points["directories"]:
+                shutil.rmtree(point)
+            write_json(done, {"seconds": points["seconds"], "scores": scores})
+        return Curve(**json.loads(done.read_text()))
+
+    def score(self, point: str) -> float:
+        learner = load_for_prediction(self.task, point, device=torch.device(self.options.device))
+        answers = [one.text for one in learner.predict(self.held_out.rows)]
+        return float(self.held_out.statistics(answers).total())
+
+    def results(self) -> dict[str, Any]:
+        return {
+            "metric": self.task.metrics[0],
+            "training_rows": len(self.held_out.training),
+            "steps": self.steps,
+            "rows": len(self.held_out.rows),
+            "device": device_name(self.options),
+            "clock": self.options.clock,
+            "baselines": self.baselines,
+            "systems": {system: [vars(curve) for curve in some] for system, some in self.curves.items()},
+        }
 
 
 def prepare(
@@ -185,7 +195,8 @@ def prepare(
     )
     initial = place / "initial"
     if not initial.is_dir():
-        learner.save_pretrained(initial)
+        with atomic_directory(initial) as temporary:
+            learner.save_pretrained(temporary)
     source = learner.examples(rows)
     examples = [example(source.fetch(np.array([number]))) for number in range(len(source))]
     (place / "examples.json").write_text(json.dumps(examples))
@@ -194,6 +205,7 @@ def prepare(
     full = FinetuneSettings(seed=seed).with_defaults(family, width, len(rows))
     return {
         "task": str(path),
+        "base": str(base.resolve()),
         "initial": str(initial),
         "examples": str(place / "examples.json"),
         "train_rows": options.train_rows,
@@ -206,6 +218,7 @@ def prepare(
         "seed": seed,
         "device": options.device,
         "threads": options.threads,
+        "clock": options.clock,
         "ours": {
             "learning_rate": full.learning_rate,
             "optimiser": full.optimiser,
@@ -226,53 +239,43 @@ def example(batch: Mapping[str, np.ndarray]) -> dict[str, Any]:
     return found | {"labels": batch["labels"][0].item()}
 
 
-def train(job: dict[str, Any], run: Path, options: argparse.Namespace) -> None:
-    run.mkdir(parents=True, exist_ok=True)
-    write_json(run / "job.json", job)
-    script = PEERS / ("finetune_ours.py" if job["system"] == OURS else "finetune_hf.py")
-    subprocess.run([sys.executable, str(script), str(run / "job.json")], check=True)
+def device_name(options: argparse.Namespace) -> str:
+    if options.device == "cuda":
+        return torch.cuda.get_device_name()
+    return f"CPU, {options.threads} threads"
 
 
-def baselines(held_out: HeldOut) -> dict[str, float]:
-    metric = held_out.task.metrics[0]
-    scores = {name: float(one.scores[metric]) for name, one in held_out.baselines().items()}
-    if held_out.task.kind == "classification":
-        answers = logistic_regression(
-            [" ".join(row.sources) for row in held_out.training],
-            [row.target for row in held_out.training],
-            [" ".join(row.sources) for row in held_out.rows],
-        )
-        scores["TF-IDF and logistic regression"] = float(held_out.score(answers).scores[metric])
-    return scores
-
-
-def device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"CPU, {torch.get_num_threads()} threads"
-
-
-def spread(values: Sequence[float]) -> str:
-    return f"{statistics.median(values):.4g} ({min(values):.4g} to {max(values):.4g})"
+def spread(values: Sequence[float], digits: int) -> str:
+    middle, low, high = (
+        f"{value:.{digits}f}" for value in (statistics.median(values), min(values), max(values))
+    )
+    return f"{middle} ({low}–{high})"
 
 
 def show(name: str, result: Mapping[str, Any]) -> None:
-    print(
-        f"\n{name}: {result['metric']}, {result['steps']} steps, {result['rows']} held-out rows, {result['device']}"
-    )
-    for baseline, score in result["baselines"].items():
-        print(f"  {baseline}: {score:.4g}")
+    """The set's table, in Markdown."""
+    metric, seconds = result["metric"], "s" if result["clock"] == "wall" else "processor s"
     curves = {system: [Curve(**one) for one in some] for system, some in result["systems"].items()}
     target = statistics.median(one.scores[-1] for one in curves[TRAINER]) if TRAINER in curves else None
+    digits = 1 if any(score > 1 for score in result["baselines"].values()) else 3
+    print(
+        f"\n{name}: {result['training_rows']} rows, {result['steps']} steps, {result['rows']} held-out rows, "
+        f"{len(next(iter(curves.values())))} seeds, {result['device']}\n"
+    )
+    last = "" if target is None else f" {seconds} to {target:.{digits}f} |"
+    print(f"| system | {metric} | {seconds} |{last}\n|---|---|---|{last and '---|'}")
+    for baseline, score in result["baselines"].items():
+        print(f"| {baseline} | {score:.{digits}f} | |{last and ' |'}")
     for system, some in curves.items():
-        line = f"  {system}: {spread([one.scores[-1] for one in some])}, {spread([one.seconds[-1] for one in some])} s"
+        line = f"| {system} | {spread([one.scores[-1] for one in some], digits)} |"
+        line += f" {spread([one.seconds[-1] for one in some], 0)} |"
         if target is not None:
             times = [one.seconds_to(target) for one in some]
             reached = [time for time in times if time is not None]
             if len(reached) == len(times):
-                line += f", to the Trainer's {target:.4g}: {spread(reached)} s"
+                line += f" {spread(reached, 0)} |"
             else:
-                line += f", to the Trainer's {target:.4g}: {len(reached)} of {len(times)} seeds"
+                line += f" {len(reached)} of {len(times)} seeds |"
         print(line)
 
 

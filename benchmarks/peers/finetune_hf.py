@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,20 +29,20 @@ from transformers import (
 class Points(TrainerCallback):
     """Writes the weights at equal distances, with the clock stopped."""
 
-    def __init__(self, out: Path, every: int, initial: Path) -> None:
-        self.out, self.every, self.initial = out, every, initial
-        self.begun, self.away = time.perf_counter(), 0.0
+    def __init__(self, out: Path, every: int, initial: Path, clock: Callable[[], float]) -> None:
+        self.out, self.every, self.initial, self.clock = out, every, initial, clock
+        self.begun, self.away = clock(), 0.0
         self.seconds, self.directories = list[float](), list[str]()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.begun = time.perf_counter()
+        self.begun = self.clock()
 
     def on_step_end(self, args: Any, state: Any, control: Any, *, model: Any, **kwargs: Any) -> None:
         if state.global_step % self.every and state.global_step != state.max_steps:
             return
         if args.device.type == "cuda":
             torch.cuda.synchronize()
-        now = time.perf_counter()
+        now = self.clock()
         self.seconds.append(now - self.begun - self.away)
         place = self.out / f"point-{len(self.seconds)}"
         model.save_pretrained(place)
@@ -50,7 +51,7 @@ class Points(TrainerCallback):
             if not (place / file.name).exists():
                 shutil.copy(file, place)
         self.directories.append(str(place))
-        self.away += time.perf_counter() - now
+        self.away += self.clock() - now
 
 
 def main() -> None:
@@ -88,7 +89,8 @@ def main() -> None:
         disable_tqdm=True,
         **rates,
     )
-    points = Points(out, max(1, job["steps"] // job["points"]), Path(job["initial"]))
+    clock = time.process_time if job["clock"] == "processor" else time.perf_counter
+    points = Points(out, max(1, job["steps"] // job["points"]), Path(job["initial"]), clock)
     examples = json.loads(Path(job["examples"]).read_text())
     Trainer(model, arguments, data_collator=collator, train_dataset=examples, callbacks=[points]).train()
     found = {"seconds": points.seconds, "directories": points.directories}

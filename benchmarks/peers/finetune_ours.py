@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,23 +21,34 @@ from unmask.tasks.task import load_task
 class Points:
     """Takes the place of a judge: writes the weights each time it is asked, with the clock stopped."""
 
-    def __init__(self, learner: Any, out: Path) -> None:
-        self.learner, self.out = learner, out
-        self.begun, self.away = time.perf_counter(), 0.0
+    def __init__(self, learner: Any, out: Path, clock: Callable[[], float]) -> None:
+        self.learner, self.out, self.clock = learner, out, clock
+        self.begun, self.away = clock(), 0.0
         self.seconds, self.directories = list[float](), list[str]()
 
     def __call__(self) -> Mapping[str, float]:
-        now = time.perf_counter()
+        now = self.clock()
         self.seconds.append(now - self.begun - self.away)
         place = self.out / f"point-{len(self.seconds)}"
         self.learner.save_pretrained(place)
         self.directories.append(str(place))
-        self.away += time.perf_counter() - now
+        self.away += self.clock() - now
         # Always the same: the loop keeps the first alone as its best, which costs no time later.
         return {"points": 0.0}
 
     def baseline(self) -> float:
         return -1.0
+
+
+def other_settings(system: str) -> dict[str, Any]:
+    """Of "unmask learning_rate=1e-2 optimiser=adamw"."""
+    found: dict[str, Any] = {}
+    for name, value in (word.split("=") for word in system.split() if "=" in word):
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            found[name] = value
+    return found
 
 
 def main() -> None:
@@ -48,8 +59,10 @@ def main() -> None:
     if job["train_rows"] and len(rows) > job["train_rows"]:
         rows = [rows[number * len(rows) // job["train_rows"]] for number in range(job["train_rows"])]
     device = torch.device(job["device"])
+    fresh_weights = job["system"] == "unmask, drawn weights"
+    torch.manual_seed(job["seed"])
     learner = load_for_training(
-        task, job["initial"], rows, fresh_weights=False, device=device, seed=job["seed"]
+        task, job["initial"], rows, fresh_weights=fresh_weights, device=device, seed=job["seed"]
     )
     source = learner.examples(rows)
     settings = FinetuneSettings(
@@ -59,10 +72,13 @@ def main() -> None:
         evaluate_every=max(1, job["steps"] // job["points"]),
         patience=0,
         checkpoint_every=0,
+        **other_settings(job["system"]),
     )
-    points = Points(learner, out)
+    clock = time.process_time if job["clock"] == "processor" else time.perf_counter
+    points = Points(learner, out, clock)
     lesson = Lesson(learner, source, len(rows), f"unmask on {task.name}", "points", points)
-    learn(lesson, job["initial"], out, settings)
+    outcome = learn(lesson, job["initial"], out, settings, fresh_weights=fresh_weights)
+    assert outcome.steps == job["steps"], "both sides make as many steps"
     found = {"seconds": points.seconds, "directories": points.directories}
     (out / "points.json").write_text(json.dumps(found))
 
