@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import tuning
+from small_tasks import task_of
 from tuning import CPU, FAST
 
 from unmask import hub
@@ -179,7 +180,7 @@ def test_transformers_writes_the_same_texts(tmp_path: Path) -> None:
     assert theirs.scores == ours.scores
 
 
-def test_class_weights_and_label_smoothing(tmp_path: Path) -> None:
+def test_class_weights_and_label_smoothing(tmp_path: Path, tiny_models: dict[str, Path]) -> None:
     from unmask.tasks.finetuning import emphasise
     from unmask.tasks.models import load_for_training
     from unmask.tasks.rows import read_rows
@@ -202,6 +203,21 @@ def test_class_weights_and_label_smoothing(tmp_path: Path) -> None:
     with torch.no_grad():
         found = learner.loss(batch, 0, batch).total
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    # Of a tagger, each word's.
+    tags = task_of("tagging", tmp_path)
+    rows = read_rows(tags, "train")
+    tagger: Any = load_for_training(tags, str(tiny_models["electra"]), rows, fresh_weights=False, device=CPU)
+    emphasise(tagger, rows, settings)
+    assert tagger.labels == ("B-location", "B-person", "O")
+    torch.testing.assert_close(tagger.class_weights, torch.tensor([24 / (3 * n) for n in (3, 6, 15)]))
+    batch = tagger.examples(rows).fetch(np.arange(len(rows)))
+    with torch.no_grad():
+        tagger.model.eval()
+        found, one = tagger.loss(batch, 0, batch).total, tagger.decisions(batch)
+    expected = torch.nn.functional.cross_entropy(
+        one.logits, one.targets, tagger.class_weights, label_smoothing=0.1
+    )
+    torch.testing.assert_close(found, expected)
     t5: Any = load_for_training(task, str(tuning.t5(tmp_path / "t5")), rows, fresh_weights=False, device=CPU)
     with pytest.raises(UserError, match="class_weights are for an ELECTRA's labels"):
         emphasise(t5, rows, settings)

@@ -293,6 +293,39 @@ class Choices(_Alike):
         }
 
 
+class Taught(_Alike):
+    """Examples of another source, each with what a teacher's head gave for it.
+
+    A batch: the source's, and "teacher" (decisions, n) float32, those of its examples one behind the other.
+
+    Args:
+        source: of the examples.
+        logits: (all decisions, n) float32, in the order of the examples.
+        counts: (examples,) of each example, how many of them are its own.
+
+    Raises:
+        UserError: not as many counts as examples, or not as many rows of logits as the counts say.
+    """
+
+    def __init__(
+        self, source: Labelled | LabelledTokens | Choices, logits: np.ndarray, counts: np.ndarray
+    ) -> None:
+        self.size = source.size
+        if len(counts) != self.size or int(counts.sum()) != len(logits):
+            raise UserError(
+                f"a teacher decided {len(logits)} times for {len(counts)} examples, and there are {self.size}"
+            )
+        self._source, self._logits, self._counts = source, logits, counts
+        self._starts = np.cumsum(counts) - counts
+
+    def lengths(self, examples: np.ndarray) -> np.ndarray:
+        return self._source.lengths(examples)
+
+    def fetch(self, examples: np.ndarray) -> Batch:
+        of = ranges(self._starts[examples], self._counts[examples])
+        return self._source.fetch(examples) | {"teacher": self._logits[of]}
+
+
 def _checked_rows(rows: Sequence[Sequence[int]], name: str, count: int) -> Rows:
     if not count:
         raise UserError("there are no examples")

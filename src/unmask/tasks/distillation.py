@@ -1,8 +1,9 @@
 """A fine-tuned model's answers as the lesson of a smaller one of its family.
 
-- ELECTRA's heads for whole texts: soft labels. loss = share · T² · KL(softmax(teacher / T) ‖ softmax(student / T)) +
-  (1 − share) · cross-entropy with the true label (Hinton et al. 2015, arXiv 1503.02531, section 2); for numbers the two
-  squared errors.
+- ELECTRA's heads: soft labels. loss = share · T² · KL(softmax(teacher / T) ‖ softmax(student / T)) + (1 − share) ·
+  cross-entropy with the true label (Hinton et al. 2015, arXiv 1503.02531, section 2), the mean over all that a head
+  decides: the label of a text or of a word, one of a row's choices, an answer's first and last token in a window. For
+  numbers the two squared errors.
 - T5: sequence-level distillation: the student learns to write what the teacher's beam search writes for the training
   sources (Kim and Rush 2016, arXiv 1606.07947, section 3.2).
 
@@ -19,17 +20,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from unmask import hub
+from unmask.data.finetuning import Taught
 from unmask.errors import UserError
 from unmask.t5.writing import T5Writer
 from unmask.tasks.bulk import Bulk
 from unmask.tasks.finetuning import as_claim, emphasise
 from unmask.tasks.generation import LineWriter
-from unmask.tasks.heads.sequence import ClassificationModel, RegressionModel
+from unmask.tasks.heads.head import ABSENT, ElectraTaskModel
+from unmask.tasks.heads.sequence import RegressionModel
 from unmask.tasks.kinds.kind import Row
 from unmask.tasks.learning import Lesson, learn, shape_of
 from unmask.tasks.models import TaskModel, load_for_prediction, load_for_training
@@ -164,32 +168,31 @@ def _written(master: T5TaskModel, rows: Sequence[Row], directory: Path, beams: i
 
 @dataclass(frozen=True)
 class SoftLoss:
-    """The loss of a student whose batches carry, behind each row's target, what the teacher's head gave."""
+    """The loss of a student whose batches carry what the teacher's head gave (`unmask.data.finetuning.Taught`)."""
 
-    student: ClassificationModel
+    student: ElectraTaskModel
     temperature: float
     share: float
 
     def __call__(self, batch: Batch, step: int, whole: Batch) -> Loss:
-        student = self.student
-        found = student.model.sequence_logits(*student.packed(batch)).float()
-        both = torch.from_numpy(batch["labels"]).to(student.device)
-        target, soft = both[:, 0], both[:, 1:]
-        if isinstance(student, RegressionModel):
-            hard, near = F.mse_loss(found[:, 0], target), F.mse_loss(found, soft)
+        found = self.student.decisions(batch)
+        # The teacher's are as wide as the widest of all batches.
+        soft = torch.from_numpy(batch["teacher"]).to(self.student.device)[:, : found.logits.shape[1]]
+        if isinstance(self.student, RegressionModel):
+            hard, near = F.mse_loss(found.logits[:, 0], found.targets), F.mse_loss(found.logits, soft)
         else:
-            hard = F.cross_entropy(found, target.long())
-            near = soft_cross_entropy(found, soft, self.temperature)
+            hard = F.cross_entropy(found.logits, found.targets)
+            near = soft_cross_entropy(found.logits, soft, self.temperature)
         total = self.share * near + (1 - self.share) * hard
-        counted = len(target)
-        return task_loss(total * counted, counted, len(whole["labels"]), len(batch["inputs"]))
+        counted = len(found.targets)
+        return task_loss(total * counted, counted, len(whole["teacher"]), len(batch["inputs"]))
 
 
 def soft_cross_entropy(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """T² · KL(softmax(teacher / T) ‖ softmax(student / T)), the mean over rows, in nats.
 
     Args:
-        student, teacher: (rows, labels) logits.
+        student, teacher: (rows, labels) logits, finite.
     """
     divergence = F.kl_div(
         (student / temperature).log_softmax(-1),
@@ -204,23 +207,48 @@ def _soft_lesson(
     lesson: Lesson, master: TaskModel, rows: Sequence[Row], directory: Path, distilling: DistilSettings
 ) -> Lesson:
     student: Any = lesson.learner
-    if not isinstance(master, ClassificationModel) or not isinstance(student, ClassificationModel):
+    if not isinstance(master, ElectraTaskModel) or not isinstance(student, ElectraTaskModel):
         raise UserError(
-            f"an ELECTRA's answers to {student.task.kind} cannot be handed on: distillation is for labels and numbers "
-            "of whole texts, and for T5"
+            f"an ELECTRA's answers to {student.task.kind} cannot be handed on: distillation is for its heads, and for "
+            "T5"
         )
     if master.labels != student.labels:
         raise UserError(
             f"the teacher's labels are {', '.join(master.labels)}, the task's are {', '.join(student.labels)}"
         )
-    rows = student.both_orders(rows)
+    source, asked = student.examples(rows), master.examples(rows)
+    if not _alike(student.task.its_kind.head, source, asked):
+        raise UserError(
+            f"teacher and student cut the rows of {student.task.name!r} into other tokens: for {student.task.kind} "
+            "they need one vocabulary and one max_position_embeddings"
+        )
     path = directory / OUTPUTS
     if not path.is_file():
-        hub.write_weights(path, {"outputs": master.outputs(rows)})
-    soft = hub.read_tensors(path)["outputs"].tolist()
-    targets = [[float(target), *row] for target, row in zip(student.targets(rows), soft, strict=True)]
+        hub.write_weights(path, _decided(master, asked))
+    said = hub.read_tensors(path)
     return dataclasses.replace(
         lesson,
-        sources=student.encoded(rows, targets),
+        sources=Taught(source, said["logits"].numpy(), said["counts"].numpy()),
         loss=SoftLoss(student, distilling.temperature, distilling.soft_share),
     )
+
+
+def _alike(head: str, first: Any, second: Any) -> bool:
+    """Whether decisions about one source's examples are decisions about the other's."""
+    every = np.arange(len(first))
+    if head not in ("tokens", "span"):
+        return True
+    return len(first) == len(second) and bool((first.lengths(every) == second.lengths(every)).all())
+
+
+@torch.inference_mode()
+def _decided(master: ElectraTaskModel, source: Any) -> dict[str, Tensor]:
+    """What the teacher's head gives for all examples of a source, in their order."""
+    of_example: dict[int, Tensor] = {}
+    for numbers, batch in master.batches(source):
+        found = master.decisions(batch)
+        of_example |= zip(numbers, found.logits.cpu().split(list(found.counts)), strict=True)
+    logits = [of_example[number] for number in range(len(source))]
+    widest = max(one.shape[1] for one in logits)
+    padded = [F.pad(one, (0, widest - one.shape[1]), value=ABSENT) for one in logits]
+    return {"logits": torch.cat(padded), "counts": torch.tensor([len(one) for one in logits])}

@@ -117,7 +117,7 @@ def emphasise(learner: Any, rows: Sequence[Row], settings: FinetuneSettings) -> 
     if settings.class_weights == "balanced":
         if not (getattr(learner, "smooths", False) and hasattr(learner, "balance")):
             raise UserError(
-                f"class_weights are for an ELECTRA's labels of whole texts, not for {kind} here: leave them out"
+                f"class_weights are for an ELECTRA's labels of texts or words, not for {kind} here: leave them out"
             )
         learner.balance(rows)
 

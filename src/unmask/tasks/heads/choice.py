@@ -12,7 +12,7 @@ from torch import nn
 from unmask.data.finetuning import Choices
 from unmask.electra.config import ElectraConfig
 from unmask.electra.heads import ElectraForMultipleChoice
-from unmask.tasks.heads.head import ElectraTaskModel
+from unmask.tasks.heads.head import ABSENT, Decisions, ElectraTaskModel
 from unmask.tasks.kinds.kind import Prediction, Row
 from unmask.tasks.task import Task
 from unmask.training.batches import task_loss, to_layout, to_tensor
@@ -62,6 +62,10 @@ class ChoiceModel(ElectraTaskModel):
         loss_sum = nn.functional.cross_entropy(logits, labels, reduction="sum")
         hits = (logits.argmax(-1) == labels).sum()
         return task_loss(loss_sum, len(labels), len(whole["labels"]), len(batch["inputs"]), hits)
+
+    def decisions(self, batch: Batch) -> Decisions:
+        labels = to_tensor(batch["labels"], self.device)
+        return Decisions(self._logits(batch).clamp(min=ABSENT), labels, [1] * len(labels))
 
     @torch.inference_mode()
     def predict(self, rows: Sequence[Row]) -> list[Prediction]:

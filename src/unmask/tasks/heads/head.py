@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -19,8 +21,26 @@ from unmask.tasks.task import Task
 from unmask.training.batches import to_layout, to_tensor
 from unmask.training.loop import Batch, Loss
 
+#: The logit of an answer that is not there: no probability, and a finite difference from any other.
+ABSENT = -1e9
+
 #: Examples that are predicted together, of similar length.
 PREDICTION_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """What a head decides in a batch: each time between some answers, of which one is right.
+
+    Attributes:
+        logits: (decisions, answers) float32, `ABSENT` where one has fewer answers; (rows, 1) of numbers.
+        targets: (decisions,) int64, the right one; float32 of numbers.
+        counts: of each example of the batch, how many decisions are its own; they lie one behind the other.
+    """
+
+    logits: torch.Tensor
+    targets: torch.Tensor
+    counts: Sequence[int]
 
 
 class ElectraTaskModel(ABC):
@@ -90,6 +110,10 @@ class ElectraTaskModel(ABC):
     def loss(self, batch: Batch, step: int, whole: Batch) -> Loss: ...
 
     @abstractmethod
+    def decisions(self, batch: Batch) -> Decisions:
+        """What the head makes of a batch, in the one form that a teacher hands on (`unmask.tasks.distillation`)."""
+
+    @abstractmethod
     def predict(self, rows: Sequence[Row]) -> list[Prediction]:
         """The answers for rows, in their order."""
 
@@ -97,6 +121,26 @@ class ElectraTaskModel(ABC):
         """The first texts of rows, and the second ones where there are two."""
         texts = [self.task.segment_texts(row.sources) for row in rows]
         return [text[0] for text in texts], [text[1] for text in texts] if len(texts[0]) == 2 else None
+
+    def weigh(self, labels: Sequence[str]) -> None:
+        """Weigh each label by all / (labels · those that are it), as scikit-learn's "balanced"; one that is never seen
+        by 1.
+
+        Args:
+            labels: of all training rows, or of all their words.
+        """
+        counts = Counter(labels)
+        weights = [
+            len(labels) / (len(self.labels) * counts[label]) if counts[label] else 1.0
+            for label in self.labels
+        ]
+        self.class_weights = torch.tensor(weights, device=self.device)
+
+    def weight_of(self, labels: np.ndarray) -> float:
+        """What labels (n,) count together: where classes weigh differently a mean is the weighted one."""
+        if self.class_weights is None:
+            return len(labels)
+        return float(self.class_weights.cpu()[torch.from_numpy(labels.astype(np.int64))].sum())
 
     def packed(self, batch: Batch) -> tuple[torch.Tensor, Any, torch.Tensor]:
         """Ids (total,), layout and segments (total,) of a batch."""

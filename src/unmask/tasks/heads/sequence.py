@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,7 +11,7 @@ from torch import nn
 
 from unmask.data.finetuning import Labelled
 from unmask.electra.heads import ElectraForSequenceClassification
-from unmask.tasks.heads.head import ElectraTaskModel
+from unmask.tasks.heads.head import Decisions, ElectraTaskModel
 from unmask.tasks.kinds.kind import Prediction, Row
 from unmask.tasks.task import Task
 from unmask.training.batches import task_loss, to_tensor
@@ -31,22 +30,20 @@ class ClassificationModel(ElectraTaskModel):
         return super().settings(task, rows) | {"classification_head": task.head}
 
     def examples(self, rows: Sequence[Row]) -> Labelled:
-        rows = self.both_orders(rows)
-        return self.encoded(rows, self.targets(rows))
+        rows = self._both_orders(rows)
+        return self._encoded(rows, self._targets(rows))
 
-    def both_orders(self, rows: Sequence[Row]) -> Sequence[Row]:
+    def _both_orders(self, rows: Sequence[Row]) -> Sequence[Row]:
         """The rows; where the order of two texts says nothing, once in each order."""
         if not self.task.symmetric:
             return rows
         return [*rows, *(replace(row, sources=row.sources[::-1]) for row in rows)]
 
-    def targets(self, rows: Sequence[Row]) -> Sequence[int] | Sequence[float]:
+    def _targets(self, rows: Sequence[Row]) -> Sequence[int] | Sequence[float]:
         number = {label: index for index, label in enumerate(self.labels)}
         return [number[row.target] for row in rows]
 
-    def encoded(
-        self, rows: Sequence[Row], targets: Sequence[int] | Sequence[float] | Sequence[Sequence[float]]
-    ) -> Labelled:
+    def _encoded(self, rows: Sequence[Row], targets: Sequence[int] | Sequence[float]) -> Labelled:
         first, second = self.segments(rows)
         batch = self.tokenizer(first, second, truncation=True, max_length=self.limit)
         return Labelled(batch["input_ids"], targets, token_types=batch["token_type_ids"])
@@ -62,25 +59,21 @@ class ClassificationModel(ElectraTaskModel):
             label_smoothing=self.label_smoothing,
         )
         hits = (logits.argmax(-1) == labels).sum()
-        # Where classes weigh differently the mean is the weighted one.
-        of: float = len(whole["labels"])
-        if self.class_weights is not None:
-            of = float(self.class_weights.cpu()[torch.from_numpy(whole["labels"])].sum())
-        return task_loss(loss_sum, len(labels), of, len(batch["inputs"]), hits)
+        return task_loss(loss_sum, len(labels), self.weight_of(whole["labels"]), len(batch["inputs"]), hits)
+
+    def decisions(self, batch: Batch) -> Decisions:
+        labels = to_tensor(batch["labels"], self.device)
+        logits = self.model.sequence_logits(*self.packed(batch)).float()
+        return Decisions(logits, labels, [1] * len(labels))
 
     def balance(self, rows: Sequence[Row]) -> None:
-        """Weigh each label by rows / (labels · its rows), as scikit-learn's "balanced"; one without rows by 1."""
-        counts = Counter(row.target for row in rows)
-        weights = [
-            len(rows) / (len(self.labels) * counts[label]) if counts[label] else 1.0 for label in self.labels
-        ]
-        self.class_weights = torch.tensor(weights, device=self.device)
+        self.weigh([row.target for row in rows])
 
     @torch.inference_mode()
     def outputs(self, rows: Sequence[Row]) -> torch.Tensor:
         """(rows, outputs) float32, on the CPU: what the head gives for each row."""
         found = torch.empty(len(rows), self.model.config.num_labels)
-        for numbers, batch in self.batches(self.encoded(rows, [0] * len(rows))):
+        for numbers, batch in self.batches(self._encoded(rows, [0] * len(rows))):
             found[torch.tensor(numbers)] = self.model.sequence_logits(*self.packed(batch)).float().cpu()
         return found
 
@@ -101,7 +94,7 @@ class RegressionModel(ClassificationModel):
     def settings(cls, task: Task, rows: Sequence[Row]) -> dict[str, Any]:
         return {"labels": (task.target,), "problem_type": "regression", "classification_head": task.head}
 
-    def targets(self, rows: Sequence[Row]) -> Sequence[float]:
+    def _targets(self, rows: Sequence[Row]) -> Sequence[float]:
         return [float(row.target) for row in rows]
 
     def loss(self, batch: Batch, step: int, whole: Batch) -> Loss:
@@ -109,6 +102,10 @@ class RegressionModel(ClassificationModel):
         labels = torch.from_numpy(batch["labels"]).to(self.device)
         loss_sum = self.model.loss(numbers, labels) * len(labels)
         return task_loss(loss_sum, len(labels), len(whole["labels"]), len(batch["inputs"]))
+
+    def decisions(self, batch: Batch) -> Decisions:
+        labels = torch.from_numpy(batch["labels"]).to(self.device)
+        return Decisions(self.model.sequence_logits(*self.packed(batch)).float(), labels, [1] * len(labels))
 
     def predict(self, rows: Sequence[Row]) -> list[Prediction]:
         return [Prediction(f"{value:.6g}") for value in self.outputs(rows).flatten().tolist()]

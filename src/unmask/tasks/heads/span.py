@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+
 from unmask.data.finetuning import Labelled
 from unmask.electra.answering import Window, answer, windows
 from unmask.electra.config import ElectraConfig
 from unmask.electra.heads import ElectraForQuestionAnswering
-from unmask.tasks.heads.head import ElectraTaskModel
+from unmask.tasks.heads.head import ABSENT, Decisions, ElectraTaskModel
 from unmask.tasks.kinds.kind import Prediction, Row
 from unmask.tasks.kinds.question_answering import QuestionAnswering
 from unmask.tasks.task import Task
@@ -65,6 +67,14 @@ class SpanModel(ElectraTaskModel):
         labels = to_tensor(batch["labels"], self.device)
         loss_sum = self.model.span_loss(*self.packed(batch), labels) * len(labels)
         return task_loss(loss_sum, len(labels), len(whole["labels"]), len(batch["inputs"]))
+
+    def decisions(self, batch: Batch) -> Decisions:
+        ids, layout, types = self.packed(batch)
+        seen = layout.pad(torch.ones_like(ids)) != 0
+        logits = layout.pad(self.model.span_logits(ids, layout, types)).float()
+        logits = logits.masked_fill(~seen[..., None], ABSENT)
+        labels = to_tensor(batch["labels"], self.device)
+        return Decisions(logits.transpose(1, 2).flatten(0, 1), labels.flatten(), [2] * len(labels))
 
     def predict(self, rows: Sequence[Row]) -> list[Prediction]:
         found = answer(

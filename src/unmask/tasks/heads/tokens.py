@@ -10,7 +10,7 @@ from torch import nn
 from unmask.data.finetuning import LabelledTokens
 from unmask.electra.heads import ElectraForTokenClassification
 from unmask.tasks.entities import OUTSIDE
-from unmask.tasks.heads.head import ElectraTaskModel
+from unmask.tasks.heads.head import Decisions, ElectraTaskModel
 from unmask.tasks.kinds.kind import Prediction, Row
 from unmask.training.batches import task_loss, to_tensor
 from unmask.training.loop import Batch, Loss
@@ -70,11 +70,21 @@ class TaggingModel(ElectraTaskModel):
         marked = labels != NONE
         logits, labels = logits[marked].float(), labels[marked]
         loss_sum = nn.functional.cross_entropy(
-            logits, labels, reduction="sum", label_smoothing=self.label_smoothing
+            logits, labels, self.class_weights, reduction="sum", label_smoothing=self.label_smoothing
         )
         hits = (logits.argmax(-1) == labels).sum()
-        counted = int((whole["token_labels"] != NONE).sum())
-        return task_loss(loss_sum, len(labels), counted, len(batch["inputs"]), hits)
+        of = self.weight_of(whole["token_labels"][whole["token_labels"] != NONE])
+        return task_loss(loss_sum, len(labels), of, len(batch["inputs"]), hits)
+
+    def balance(self, rows: Sequence[Row]) -> None:
+        self.weigh([tag for row in rows for tag in row.target.split()])
+
+    def decisions(self, batch: Batch) -> Decisions:
+        labels = to_tensor(batch["token_labels"], self.device)
+        marked = labels != NONE
+        counts = [int(part.sum()) for part in marked.split(batch["lengths"].tolist())]
+        logits = self.model.token_logits(*self.packed(batch))[marked].float()
+        return Decisions(logits, labels[marked], counts)
 
     @torch.inference_mode()
     def predict(self, rows: Sequence[Row]) -> list[Prediction]:
