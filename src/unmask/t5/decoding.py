@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -33,6 +33,9 @@ class Layers(Protocol):
 
     def widen(self, groups: int, before: int, copies: int) -> None:
         """Room for `copies` slots of each group, where there were `before`."""
+
+    def join(self, other: Any, groups: int, coming: int) -> None:
+        """Put the first `coming` sources of other layers, one slot each, behind the first `groups` of these."""
 
 
 class T5Decoder:
@@ -124,5 +127,24 @@ class T5Decoder:
             plan.copies,
             [slots.lengths[row] for row in chosen],
             None if in_order else plan.slots,
+        )
+        self.layers.settle(self.slots)
+
+    def join(self, other: T5Decoder) -> None:
+        """Take over the rows of another decoder of the same engine, behind these rows; the other is used up.
+
+        Raises:
+            ValueError: either has several rows of one source.
+        """
+        mine, theirs = self.slots, other.slots
+        if mine.copies != 1 or theirs.copies != 1:
+            raise ValueError("only decoders with one row for each source can be joined")
+        self.layers.join(other.layers, mine.groups, theirs.groups)
+        places = [*(mine.slots or range(mine.rows))]
+        places += [mine.groups + slot for slot in theirs.slots or range(theirs.rows)]
+        groups = mine.groups + theirs.groups
+        in_order = places == list(range(groups))
+        self.slots = Slots(
+            len(places), groups, 1, [*mine.lengths, *theirs.lengths], None if in_order else places
         )
         self.layers.settle(self.slots)

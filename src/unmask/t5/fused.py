@@ -29,7 +29,7 @@ from unmask.nn.ragged import Layout
 from unmask.nn.threads import HEADER, member, pointer, share, wait
 from unmask.nn.tiles import FIELDS, FLOAT16, FLOAT32, LANES, ROWS, Panels, store_half
 from unmask.nn.vectors import ACTIVATIONS
-from unmask.t5.slots import Slots
+from unmask.t5.slots import Slots, put_behind
 
 if TYPE_CHECKING:
     from unmask.t5.engine import T5Engine
@@ -329,14 +329,18 @@ class FusedLayers:
         shape = (len(weights.layers), layout.batch, engine.heads)
         self.keys = torch.zeros(*shape, engine.head_width, self.capacity, dtype=self.type)
         self.values = torch.zeros(*shape, self.capacity, self.padded_width, dtype=self.type)
-        biases = list(engine.decoder_tables(1, self.capacity, self.capacity - 1))
-        lines = {id(bias): bias[:, 0].detach().float().contiguous() for bias in biases}
-        self.biases = [lines[id(bias)] for bias in biases]
+        self._add_biases()
         self.table = np.zeros(_SIZE, dtype=np.int64)
         self.floor = np.array([weights.floor])
         self.output_line = np.array(weights.output.line(), dtype=np.int64)
         self._tokens = self._members = 0
         self._logits = torch.empty(0)
+
+    def _add_biases(self) -> None:
+        """Each layer's position biases, up to the capacity."""
+        biases = list(self.engine.decoder_tables(1, self.capacity, self.capacity - 1))
+        lines = {id(bias): bias[:, 0].detach().float().contiguous() for bias in biases}
+        self.biases = [lines[id(bias)] for bias in biases]
 
     def _add_source(self, source: Tensor, layout: Layout) -> None:
         """Cross-attention's keys and values of every layer."""
@@ -447,6 +451,22 @@ class FusedLayers:
         """Room for `copies` slots of each group, where there were `before`."""
         self.keys = _widened(self.keys, groups, before, copies)
         self.values = _widened(self.values, groups, before, copies)
+
+    def join(self, other: FusedLayers, groups: int, coming: int) -> None:
+        """Put the first `coming` sources of other layers, one slot each, behind the first `groups` of these."""
+        for name in ("keys", "values", "source_keys", "source_values"):
+            mine, theirs = getattr(self, name), getattr(other, name)
+            setattr(self, name, put_behind(mine, theirs, 1, groups, coming))
+        lengths = np.zeros(self.source_keys.shape[1], dtype=np.int64)
+        lengths[:groups] = self.source_lengths[:groups]
+        lengths[groups : groups + coming] = other.source_lengths[:coming]
+        self.source_lengths = lengths
+        self.source_keys_number = self.source_keys.shape[-1]
+        # Buffers for scores are as long as the longest row.
+        self._tokens = self._members = 0
+        if self.keys.shape[-1] > self.capacity:
+            self.capacity = self.keys.shape[-1]
+            self._add_biases()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from unmask.nn.ragged import Layout
-from unmask.t5.slots import Slots
+from unmask.t5.slots import Slots, put_behind
 
 if TYPE_CHECKING:
     from unmask.t5.engine import T5Engine
@@ -47,7 +47,11 @@ class TorchLayers:
             engine.head_width,
         )
         self.cache = source.new_zeros(shape, dtype=torch.float32)
-        biases = list(engine.decoder_tables(1, self.capacity, self.capacity - 1))
+        self._add_lines()
+
+    def _add_lines(self) -> None:
+        """Each layer's position biases, up to the capacity."""
+        biases = list(self.engine.decoder_tables(1, self.capacity, self.capacity - 1))
         lines = {id(bias): _line(bias[:, 0]) for bias in biases}
         self.lines = [lines[id(bias)] for bias in biases]
 
@@ -122,6 +126,16 @@ class TorchLayers:
         wide = self.cache.new_zeros(layers, kinds, groups, copies, *rest)
         wide[:, :, :, :before] = self.cache[:, :, : groups * before].unflatten(2, (groups, before))
         self.cache = wide.flatten(2, 3)
+
+    def join(self, other: TorchLayers, groups: int, coming: int) -> None:
+        """Put the first `coming` sources of other layers, one slot each, behind the first `groups` of these."""
+        self.cache = put_behind(self.cache, other.cache, 2, groups, coming)
+        self.cross_keys = put_behind(self.cross_keys, other.cross_keys, 1, groups, coming)
+        self.cross_values = put_behind(self.cross_values, other.cross_values, 1, groups, coming)
+        self.cross_bias = put_behind(self.cross_bias, other.cross_bias, 0, groups, coming, float("-inf"))
+        if self.cache.shape[-2] > self.capacity:
+            self.capacity = self.cache.shape[-2]
+            self._add_lines()
 
     def _logits(self, hidden: Tensor) -> Tensor:
         """(slots · n, d_model) → (rows · n, vocab_size), in the rows' order."""

@@ -7,7 +7,10 @@ possible: a row that lives on stays where it is, and only what must be is copied
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from torch import Tensor
 
 
 @dataclass(slots=True)
@@ -78,3 +81,34 @@ def rearrange(old: list[int], copies: int) -> Rearrangement:
         [(source, target) for source, target in moves if source != target],
         [(source, target) for source, target in place.items() if source != target],
     )
+
+
+def with_room(cache: Tensor, dim: int, used: int, shape: Sequence[int], fill: float = 0.0) -> Tensor:
+    """A cache that has room for a shape: itself, or a larger copy.
+
+    Args:
+        cache: its places along `dim` are slots or groups, of which the first `used` hold something.
+        shape: the least size of each dimension. Where there are too few places, twice as many are made, so that
+            rows which come one after another do not each copy the cache.
+        fill: what fresh room holds.
+    """
+    if all(have >= want for have, want in zip(cache.shape, shape, strict=True)):
+        return cache
+    sizes = [max(have, want) for have, want in zip(cache.shape, shape, strict=True)]
+    if sizes[dim] > cache.shape[dim]:
+        sizes[dim] = max(sizes[dim], 2 * cache.shape[dim])
+    wide = cache.new_full(sizes, fill)
+    kept = cache.narrow(dim, 0, used)
+    wide[tuple(slice(size) for size in kept.shape)] = kept
+    return wide
+
+
+def put_behind(cache: Tensor, other: Tensor, dim: int, used: int, coming: int, fill: float = 0.0) -> Tensor:
+    """The first `coming` places of another cache behind the first `used` of this one: itself, or a larger copy."""
+    fresh = other.narrow(dim, 0, coming)
+    shape = list(fresh.shape)
+    shape[dim] = used + coming
+    cache = with_room(cache, dim, used, shape, fill)
+    place = cache.narrow(dim, used, coming).fill_(fill)
+    place[tuple(slice(size) for size in fresh.shape)] = fresh
+    return cache
