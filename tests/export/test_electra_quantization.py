@@ -78,16 +78,20 @@ def test_changes_are_those_of_the_model_that_is_written(
     assert 2 * kept.costs[-1].logits < cost.logits == kept.costs[1].logits
 
 
-def test_a_classifiers_loss(tokenizer: ElectraTokenizer, tmp_path: Path) -> None:
+@pytest.mark.parametrize("pairs", [False, True])
+def test_a_classifiers_loss(tokenizer: ElectraTokenizer, tmp_path: Path, pairs: bool) -> None:
     directory = saved(ElectraForSequenceClassification, tokenizer, tmp_path / "model")
     targets = [LABELS[number % 3] for number in range(len(TEXTS))]
-    found = quantize(directory, tmp_path / "narrow", dtype="bfloat16", sample=Sample(TEXTS, targets))
+    seconds = TEXTS[::-1] if pairs else None
+    found = quantize(directory, tmp_path / "narrow", dtype="bfloat16", sample=Sample(TEXTS, targets, seconds))
     for cost, place in zip(found.costs, (directory, tmp_path / "narrow"), strict=True):
         dtype = "float32" if place is directory else "bfloat16"
         model = ElectraForSequenceClassification.from_pretrained(place, dtype=dtype)
         with torch.inference_mode():
-            ids = tokenizer(TEXTS, truncation=True, max_length=24)["input_ids"]
-            logits = model(input_ids=ids).logits.float()
+            batch = tokenizer(TEXTS, seconds, truncation=True, max_length=24)
+            logits = model(
+                input_ids=batch["input_ids"], token_type_ids=batch["token_type_ids"]
+            ).logits.float()
         expected = F.cross_entropy(logits, torch.arange(len(TEXTS)) % 3)
         assert cost.loss is not None
         assert cost.loss.loss == pytest.approx(expected.item(), abs=1e-3)

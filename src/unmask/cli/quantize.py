@@ -53,13 +53,18 @@ def quantize(
 
     from unmask.export.presentation import size_line, tables, write_report
     from unmask.export.quantization import quantize as run
+    from unmask.hub import find_model
     from unmask.report import print_table
+    from unmask.tasks.models import family_of
     from unmask.tasks.samples import read_sample
 
     if sample < 1:
         raise UserError(f"--sample {sample}: it must be at least 1")
     Machine("cpu", threads).prepare()
-    rows = None if on is None else read_sample(on, source=source, target=target, limit=sample)
+    rows = None
+    if on is not None:
+        family = family_of(find_model(model))
+        rows = read_sample(on, family=family, source=source, target=target, limit=sample)
     with Console(stderr=True).status("") as status:
         found = run(
             model,

@@ -20,10 +20,12 @@ class Sample:
     Attributes:
         sources: a text for each row.
         targets: T5: what should be written for it; a classifier: its label; None: not known.
+        seconds: ELECTRA: the second text of each row, where a row is a pair of texts.
     """
 
     sources: Sequence[str]
     targets: Sequence[str] | None = None
+    seconds: Sequence[str] | None = None
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,7 @@ class ElectraSubject:
         self.sample = sample
         self.labels: Tensor | None = None
         self.ids: list[list[int]] = []
+        self.types: list[list[int]] = []
         config = self.kind.config_class.from_hub(hub.read_json(directory / hub.CONFIG), str(directory))
         if self.kind is not ElectraForPreTraining and len(config.labels) < 2:
             raise UserError(
@@ -60,9 +61,13 @@ class ElectraSubject:
             )
         self.several = config.problem_type == "multi_label_classification"
         if sample is not None:
-            self.ids = self.tokenizer(
-                list(sample.sources), truncation=True, max_length=config.max_position_embeddings
-            )["input_ids"]
+            encoded = self.tokenizer(
+                list(sample.sources),
+                None if sample.seconds is None else list(sample.seconds),
+                truncation=True,
+                max_length=config.max_position_embeddings,
+            )
+            self.ids, self.types = encoded["input_ids"], encoded["token_type_ids"]
             self.labels = self._known_labels(sample, config.labels)
 
     def _known_labels(self, sample: Sample, names: tuple[str, ...]) -> Tensor | None:
@@ -105,7 +110,8 @@ class ElectraSubject:
         whole = self.kind is ElectraForSequenceClassification
         for first in range(0, len(self.ids), _BATCH):
             rows = self.ids[first : first + _BATCH]
-            for row, logits in zip(rows, model(input_ids=rows).logits.float(), strict=True):
+            found = model(input_ids=rows, token_type_ids=self.types[first : first + _BATCH])
+            for row, logits in zip(rows, found.logits.float(), strict=True):
                 yield logits if whole else logits[: len(row)]
 
     def cost(self, name: str, measured: Measured, exact: Measured) -> Cost:

@@ -13,28 +13,34 @@ from unmask.tasks.task import load_task
 
 
 def read_sample(
-    path: Path, *, source: str | None = None, target: str | None = None, limit: int | None = None
+    path: Path,
+    *,
+    family: str,
+    source: str | None = None,
+    target: str | None = None,
+    limit: int | None = None,
 ) -> Sample:
     """The rows of a file, or of a task's test file (else its validation file).
 
     Args:
         path: a file of rows (.jsonl, .csv, .tsv, .parquet), or a task's .toml.
+        family: "t5" or "electra": in which form a task's rows are read.
         source: the column of texts; None: "source". A task knows its own.
         target: the column of what is wanted; None: "target", if there is one.
         limit: at most so many rows, spread over the whole; None: all.
 
     Raises:
-        UserError: a file that cannot be read, a column that it does not have, a classification of pairs of texts,
-            columns named for a task.
+        UserError: a file that cannot be read, a column that it does not have, columns named for a task.
     """
     if path.suffix == ".toml":
         if source is not None or target is not None:
             raise UserError(f"{path} is a task, which names its columns itself: leave yours out")
-        whole = _of_task(path)
+        whole = _of_task(path, family)
     else:
         whole = _of_file(path, source or "source", target)
     targets = None if whole.targets is None else _spread(whole.targets, limit)
-    return Sample(_spread(whole.sources, limit), targets)
+    seconds = None if whole.seconds is None else _spread(whole.seconds, limit)
+    return Sample(_spread(whole.sources, limit), targets, seconds)
 
 
 def _of_file(path: Path, source: str, target: str | None) -> Sample:
@@ -48,15 +54,20 @@ def _of_file(path: Path, source: str, target: str | None) -> Sample:
     return Sample(sources, targets)
 
 
-def _of_task(path: Path) -> Sample:
+def _of_task(path: Path, family: str) -> Sample:
+    """The rows as a model of the family reads them; of an ELECTRA's targets those that are a whole text's label."""
     task = load_task(path)
-    rows = read_rows(task, task.held_out)
-    targets = [row.target for row in rows]
-    if task.kind == "text-to-text":
-        return Sample([task.text(row.sources) for row in rows], targets)
-    if len(task.source) > 1:
-        raise UserError(f"task {task.name!r} classifies pairs of texts: measure on a file of single ones")
-    return Sample([row.sources[0] for row in rows], targets)
+    kind, rows = task.its_kind, read_rows(task, task.held_out)
+    if family == "t5":
+        return Sample(
+            [kind.source_text(task, row) for row in rows], [kind.target_text(task, row) for row in rows]
+        )
+    texts = [task.segment_texts(row.sources) for row in rows]
+    return Sample(
+        [text[0] for text in texts],
+        [row.target for row in rows] if kind.head == "label" else None,
+        [text[1] for text in texts] if len(texts[0]) == 2 else None,
+    )
 
 
 def _spread(texts: Sequence[str], limit: int | None) -> Sequence[str]:
