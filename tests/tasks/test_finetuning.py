@@ -17,6 +17,7 @@ from tuning import CPU, FAST
 from unmask import hub
 from unmask.electra.tokenizer import ElectraTokenizer
 from unmask.errors import UserError
+from unmask.report.card import CARD
 from unmask.tasks.adapters import merge_adapter
 from unmask.tasks.evaluation import HeldOut
 from unmask.tasks.finetuning import finetune
@@ -73,6 +74,23 @@ def test_the_best_weights_are_the_model(tmp_path: Path) -> None:
         "outcome.json",
         "run.json",
     ]
+
+
+def test_the_card_says_what_the_run_knows(tmp_path: Path) -> None:
+    task, base = tuning.classification(tmp_path), tuning.electra(tmp_path / "base")
+    model = finetune(task, str(base), tmp_path / "run", FAST, device=CPU)
+    outcome = Outcome.read(tmp_path / "run")
+    card = (model / CARD).read_text()
+    for fact in (
+        f"| task | {task.name} |",
+        f"| validation {outcome.metric} | {outcome.score:.4f} |",
+        f"({outcome.step:,} of {outcome.steps:,} steps)",
+        f"| learning rate | {FAST.learning_rate} |",
+        f"from `{tmp_path.name}/base`",
+        "their score flatters",
+    ):
+        assert fact in card
+    assert str(tmp_path) not in card, "where files lie is nobody's business"
 
 
 def test_stopped_and_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from unmask.data.shards import Shards
 from unmask.errors import UserError
 from unmask.objectives import ul2
 from unmask.objectives.text_to_text import T5Objective
+from unmask.report.card import CARD
 from unmask.t5.model import T5ForConditionalGeneration
 from unmask.t5.tokenizer import T5Tokenizer
 from unmask.training.examples import batch_examples
@@ -108,6 +109,24 @@ def test_batches_of_a_budget_of_tokens(t5_shards: Shards, t5_tokenizer: T5Tokeni
     with pytest.raises(UserError, match="give one of batch_size"):
         _recipe(batch_tokens=500)
     assert PretrainRecipe.load("t5-tiny", {"batch_tokens": 4096}).batch_size is None
+
+
+def test_the_card_says_what_the_run_knows(
+    t5_shards: Shards, t5_tokenizer: T5Tokenizer, tmp_path: Path
+) -> None:
+    recipe = _recipe()
+    model = pretrain(recipe, t5_shards, t5_tokenizer, tmp_path / "run", device=torch.device("cpu"))
+    card = (model / CARD).read_text()
+    first, last = (
+        line for line in read_metrics(tmp_path / "run" / "metrics.jsonl") if line["kind"] == "evaluation"
+    )
+    for fact in (
+        "trained from drawn weights by span corruption",
+        f"| training | {t5_shards.train.documents:,} documents, {t5_shards.train.tokens:,} tokens, ",
+        f"| held-out loss | {last['loss']:.4f} (before training {first['loss']:.4f}) |",
+        f"| learning rate | {recipe.learning_rate} |",
+    ):
+        assert fact in card
 
 
 def test_objectives_are_different_runs(t5_shards: Shards, t5_tokenizer: T5Tokenizer, tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from unmask.data.finetuning import Taught
 from unmask.errors import UserError
 from unmask.t5.writing import T5Writer
 from unmask.tasks.bulk import Bulk
+from unmask.tasks.card import about_task
 from unmask.tasks.finetuning import as_claim, emphasise
 from unmask.tasks.generation import LineWriter
 from unmask.tasks.heads.head import ABSENT, ElectraTaskModel
@@ -108,6 +109,7 @@ def distil(
         f"distilling {task.name}",
         task.metrics[0],
         Validation.of(task, learner, settings),
+        [("teacher", Path(teacher).name), *about_task(task, len(rows))],
     )
     if isinstance(master, T5TaskModel):
         emphasise(learner, rows, settings)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from unmask.errors import UserError
+from unmask.tasks.card import about_task
 from unmask.tasks.kinds.kind import Row
 from unmask.tasks.learning import Lesson, learn
 from unmask.tasks.models import load_for_training
@@ -89,6 +90,7 @@ def finetune(
         task.metrics[0],
         # Of several processes none sees the others' answers: there the last weights are kept.
         Validation.of(task, learner, settings) if ranks.count == 1 else None,
+        about_task(task, len(rows)),
     )
     learn(
         lesson,

@@ -18,7 +18,9 @@ from unmask.electra.encoder_decoder import EncoderDecoderModel
 from unmask.electra.pair import DISCRIMINATOR, GENERATOR
 from unmask.electra.writer import ElectraForConditionalGeneration
 from unmask.errors import UserError
+from unmask.report.card import CARD, Facts, ModelCard, write_card
 from unmask.t5.config import T5Config
+from unmask.tasks.card import card_of_lesson
 from unmask.tasks.models import TaskModel, family_of
 from unmask.tasks.settings import FinetuneSettings
 from unmask.tasks.validation import Judge
@@ -44,6 +46,7 @@ class Lesson:
         label: what the progress line calls the work.
         metric: the value of `judge` that decides.
         judge: None: the last weights are kept.
+        about: what the model's card says of the data (name, value).
         rates: of several sources.
         loss: None: the learner's own.
     """
@@ -54,6 +57,7 @@ class Lesson:
     label: str
     metric: str
     judge: Judge | None = None
+    about: Facts = ()
     rates: Mapping[str, float] | None = None
     loss: LossOf | None = None
 
@@ -145,7 +149,8 @@ def learn(
     )
     with ranks.together():
         if ranks.is_first:
-            _write(lesson, outcome, directory, adapted if full.lora_rank else None)
+            card = card_of_lesson(lesson, outcome, base, family, full, fresh_weights=fresh_weights)
+            _write(lesson, outcome, card, directory, adapted if full.lora_rank else None)
     if outcome.has_failed:
         logger.warning(
             "%s has failed: %s %.4g on the validation rows, and %.4g without a look at the input; try another seed "
@@ -158,8 +163,8 @@ def learn(
     return outcome
 
 
-def _write(lesson: Lesson, outcome: Outcome, directory: Path, adapted: str | None) -> None:
-    """The outcome and the model; or, of the model named `adapted`, the adapter."""
+def _write(lesson: Lesson, outcome: Outcome, card: ModelCard, directory: Path, adapted: str | None) -> None:
+    """The outcome and the model with its card; or, of the model named `adapted`, the adapter."""
     learner: Any = lesson.learner
     hub.write_json(directory / OUTCOME, dataclasses.asdict(outcome))
     with hub.atomic_directory(directory / MODEL) as temporary:
@@ -168,6 +173,7 @@ def _write(lesson: Lesson, outcome: Outcome, directory: Path, adapted: str | Non
         else:
             learner.tokenizer.save_pretrained(temporary)
             learner.model.save_adapter(temporary, adapted)
+        write_card(temporary / CARD, card)
     # What a stopped run would have continued from.
     shutil.rmtree(directory / CHECKPOINTS, ignore_errors=True)
     (directory / best.FILE).unlink(missing_ok=True)

@@ -172,6 +172,7 @@ def finetune_mixture(
         f"fine-tuning on {mixture.name}",
         MEAN,
         MixtureValidation(parts) if parts else None,
+        [(f"{name}: training rows", f"{len(some):,}") for name, some in rows.items()],
         mixture.rates_of({name: len(some) for name, some in rows.items()}),
     )
     learn(lesson, model, directory, settings)

@@ -37,7 +37,7 @@ def mixed_batches(
     Raises:
         UserError: a corpus that is too small, or rates that are not of these corpora.
     """
-    corpora = _named(data)
+    corpora = named(data)
     if isinstance(data, Shards):
         recipe.check_single()
         rates = None
@@ -73,7 +73,7 @@ def held_out_by_corpus(
             make(shards), batch_size=recipe.batch_size, batch_tokens=recipe.batch_tokens, seed=recipe.seed
         )
 
-    return _each(_named(data), batches)
+    return _each(named(data), batches)
 
 
 def metrics_by_corpus(measured: Mapping[str, Sequence[Sums]]) -> dict[str, float]:
@@ -93,7 +93,7 @@ def _means(parts: Sequence[Sums]) -> dict[str, float]:
     return {name: float(value) for name, value in parts[0].joined(parts).metrics().items()}
 
 
-def _named(data: Data) -> dict[str, Shards]:
+def named(data: Data) -> dict[str, Shards]:
     return {"": data} if isinstance(data, Shards) else dict(sorted(data.items()))
 
 

@@ -9,7 +9,9 @@ import torch
 
 from unmask import hub
 from unmask.electra.tokenizer import ElectraTokenizer
+from unmask.report.card import CARD, write_card
 from unmask.t5.byte_tokenizer import AnyT5Tokenizer
+from unmask.training.card import card_of_run
 from unmask.training.corpora import Data, checksums
 from unmask.training.electra import electra_pretraining, given_weights
 from unmask.training.family import Pretraining
@@ -101,6 +103,8 @@ def pretrain(
             )
             with hub.atomic_directory(model_directory) as temporary:
                 work.save(temporary)
+                card = card_of_run(recipe, data, log.lines, parameters, recipe.start_from)
+                write_card(temporary / CARD, card)
     return model_directory
 
 

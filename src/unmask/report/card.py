@@ -1,0 +1,72 @@
+"""A model card: the `README.md` that lies with a model and says what its run knows of it, as the Hub shows it.
+
+(Mitchell et al. 2019, "Model Cards for Model Reporting".) What is not known is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from unmask.hub import write_atomically
+
+#: The card of a model directory.
+CARD = "README.md"
+
+Facts = Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCard:
+    """What a card says.
+
+    Attributes:
+        title: its heading.
+        summary: what the model is, in a sentence or two.
+        tags: words that the Hub finds it by.
+        base_model: the Hub's name of the model that it was made from.
+        sections: tables of facts (name, value), by heading; empty ones are not shown.
+        use: a command that runs it.
+        limits: what a user should know before relying on it, a sentence each.
+    """
+
+    title: str
+    summary: str
+    tags: Sequence[str]
+    base_model: str | None = None
+    sections: Mapping[str, Facts]
+    use: str = ""
+    limits: Sequence[str] = ()
+
+
+def write_card(path: Path, card: ModelCard) -> None:
+    """Write a card, beside and then renamed. The same facts give the same bytes."""
+    write_atomically(path, render_card(card))
+
+
+def render_card(card: ModelCard) -> str:
+    """The card as Markdown, the Hub's metadata before it."""
+    from huggingface_hub import ModelCardData
+    from jinja2 import Environment, StrictUndefined
+
+    data = ModelCardData(library_name="unmask", tags=list(card.tags), base_model=card.base_model)
+    environment = Environment(
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
+    )
+    environment.filters["cell"] = _cell
+    source = files("unmask.report").joinpath("card.md.j2").read_text(encoding="utf-8")
+    text = environment.from_string(source).render(
+        title=card.title,
+        summary=card.summary,
+        sections=list(card.sections.items()),
+        use=card.use,
+        limits=card.limits,
+    )
+    return f"---\n{data.to_yaml()}\n---\n\n{text.strip()}\n"
+
+
+def _cell(text: str) -> str:
+    """Text as a table's cell holds it."""
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
