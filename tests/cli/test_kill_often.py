@@ -6,6 +6,7 @@ import random
 import shutil
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,43 +16,71 @@ import pytest
 pytestmark = pytest.mark.long
 
 KILLS = 30
+STEPS, EVERY = 90, 3
+
+
+def weights(run: Path) -> dict[str, bytes]:
+    model = run / "model"
+    return {str(file.relative_to(model)): file.read_bytes() for file in model.rglob("*.safetensors")}
+
+
+def newest(run: Path) -> int:
+    """The step of the newest checkpoint, 0 where there is none."""
+    return max((int(path.name[5:]) for path in (run / "checkpoints").glob("step-*")), default=0)
+
+
+def moment(run: Path) -> str:
+    """What lies on the disk of a run that has been killed."""
+    if not newest(run):
+        return "start"
+    if any((run / "checkpoints").glob(".step-*")):
+        return "writing a checkpoint"
+    return "steps" if newest(run) < STEPS else "end"
 
 
 @pytest.mark.parametrize("family", ["t5", "electra"])
 def test_killed_thirty_times(
     family: str, unmask: Callable[..., Any], corpus: Path, recipes: dict[str, Path], tmp_path: Path
 ) -> None:
+    """Of three kills one comes while the process starts, two somewhere between two checkpoints."""
+
     def start(run: Path) -> Any:
-        flags = ["--threads", 1, "--data-workers", 1, "--steps", 400, "--checkpoint-every", 3]
+        flags = ["--threads", 1, "--data-workers", 1, "--steps", STEPS]
+        flags += ["--checkpoint-every", EVERY, "--evaluate-every", STEPS // 3]
         return unmask("pretrain", recipes[family], "--data", corpus, "--out", run, *flags)
 
-    def weights(run: Path) -> dict[str, bytes]:
-        model = run / "model"
-        return {str(file.relative_to(model)): file.read_bytes() for file in model.rglob("*.safetensors")}
+    def finish(run: Path) -> None:
+        code, _, error = start(run).wait()
+        assert code == 0, error
+        assert weights(run) == weights(whole), moments
+        shutil.rmtree(run)
 
-    begun = time.monotonic()
-    assert start(tmp_path / "whole").wait()[0] == 0
-    longest = time.monotonic() - begun
-    run, draw, kills, at = tmp_path / "run", random.Random(family), 0, []
-    while kills < KILLS:
+    def wait_for(step: int, process: Any, run: Path) -> None:
+        while newest(run) < step and process.is_running:
+            time.sleep(0.002)
+
+    whole, run, draw, moments = tmp_path / "whole", tmp_path / "run", random.Random(family), Counter[str]()
+    begun, process = time.monotonic(), start(whole)
+    wait_for(EVERY, process, whole)
+    starting = time.monotonic() - begun
+    wait_for(STEPS, process, whole)
+    between = (time.monotonic() - begun - starting) * EVERY / STEPS
+    code, _, error = process.wait()
+    assert code == 0, error
+    while moments.total() < KILLS:
         process = start(run)
-        time.sleep(draw.uniform(0.1, 0.8) * longest)
+        if moments.total() % 3 == 0:
+            time.sleep(draw.uniform(0, starting))
+        else:
+            wait_for(newest(run) + EVERY * draw.randint(1, 5), process, run)
+            time.sleep(draw.uniform(0, between))
         process.kill(signal.SIGKILL)
         code, _, error = process.wait()
-        if code == 0:
-            # It was finished before it could be killed: from the beginning.
-            shutil.rmtree(run)
-            continue
-        assert code == -signal.SIGKILL, error
-        kills += 1
-        checkpoints = sorted(path.name for path in (run / "checkpoints").glob("step-*"))
-        at.append(checkpoints[-1] if checkpoints else "none")
-        if checkpoints and checkpoints[-1] >= "step-00000300":
-            # Towards its end it goes on, then another is begun.
-            assert start(run).wait()[0] == 0
-            assert weights(run) == weights(tmp_path / "whole"), at
-            shutil.rmtree(run)
-    code, _, error = start(run).wait()
-    assert code == 0, error
-    assert weights(run) == weights(tmp_path / "whole"), at
-    print(f"{family}: killed with the newest checkpoint", at)  # noqa: T201
+        assert code in (0, -signal.SIGKILL), error
+        if code != 0:
+            moments[moment(run)] += 1
+        if newest(run) > 0.8 * STEPS:
+            finish(run)
+    if run.exists():
+        finish(run)
+    print(f"{family}: killed during", dict(moments))  # noqa: T201
