@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import pytest
+from several import TOKENIZERS
 
 from unmask.data.shard_writing import write_shards
 from unmask.data.shards import Shards
@@ -29,6 +31,21 @@ def shards(texts: list[str], tokenizer: ElectraTokenizer, tmp_path_factory: pyte
     directory = tmp_path_factory.mktemp("shards") / "data"
     write_shards(texts, tokenizer, directory, by_line=True, validation_share=0.1)
     return Shards.open(directory, tokenizer)
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """60 documents of four lines, of 40 words, for both families."""
+    draw = random.Random(0)
+    words = [first + second for first in "abcdefghij" for second in ("bak", "del", "fim", "gon")]
+    texts = ["\n".join(" ".join(draw.choices(words, k=8)) for _ in range(4)) for _ in range(60)]
+    directory = tmp_path_factory.mktemp("data")
+    for family, kind in TOKENIZERS.items():
+        tokenizer = kind.train(texts, 400 if family == "t5" else 130)
+        tokenizer.save_pretrained(directory / family / "tokenizer")
+        shards = directory / family / "shards"
+        write_shards(texts, tokenizer, shards, by_line=family == "electra", validation_share=0.1)
+    return directory
 
 
 @pytest.fixture(autouse=True)

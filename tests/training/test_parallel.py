@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import random
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,28 +12,12 @@ import pytest
 import torch
 from several import TOKENIZERS, alone, on_ranks, runs
 
-from unmask.data.shard_writing import write_shards
 from unmask.errors import UserError
 from unmask.training.parallel import check_parallel
 
 Chosen = tuple[str, dict[str, Any], dict[str, Any]]
 
 KINDS = [(family, parallel) for family in ("t5", "electra") for parallel in ("ddp", "fsdp")]
-
-
-@pytest.fixture(scope="session")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """60 documents of four lines, of 40 words, for both families."""
-    draw = random.Random(0)
-    words = [first + second for first in "abcdefghij" for second in ("bak", "del", "fim", "gon")]
-    texts = ["\n".join(" ".join(draw.choices(words, k=8)) for _ in range(4)) for _ in range(60)]
-    directory = tmp_path_factory.mktemp("data")
-    for family, kind in TOKENIZERS.items():
-        tokenizer = kind.train(texts, 400 if family == "t5" else 130)
-        tokenizer.save_pretrained(directory / family / "tokenizer")
-        shards = directory / family / "shards"
-        write_shards(texts, tokenizer, shards, by_line=family == "electra", validation_share=0.1)
-    return directory
 
 
 def losses(lines: Sequence[dict[str, Any]], kind: str = "training") -> list[list[float]]:

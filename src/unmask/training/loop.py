@@ -29,6 +29,7 @@ from unmask.data.stream import read_ahead
 from unmask.errors import UserError
 from unmask.nn.sums import Sums
 from unmask.objectives.randomness import generator
+from unmask.training.activations import recomputed_layers
 from unmask.training.allocator import kept_memory
 from unmask.training.averages import MovingAverage
 from unmask.training.best import BestWeights
@@ -203,6 +204,7 @@ def train(
     until = first if over else settings.steps
     with (
         kept_memory(),
+        recomputed_layers(model) if settings.checkpoint_activations else nullcontext(),
         _stop_requests(ranks) as stop_requested,
         watch,
         writer,
