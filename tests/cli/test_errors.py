@@ -82,8 +82,13 @@ def test_one_run_a_directory(
 ) -> None:
     with locked(tmp_path / "run", "it"):
         assert f"another process is at work on {tmp_path / 'run'}: wait for it" in pretrain()
-        line = refused("finetune", task(), models["electra"], "--out", tmp_path / "run", "--threads", 1)
-        assert "another process is at work on" in line
+        for command in (
+            ["finetune", task(), models["electra"]],
+            ["distil", task(), models["electra"], models["electra"]],
+            ["compare", Path(__file__).parents[2] / "recipes" / "electra-against-mlm" / "compare.toml"],
+        ):
+            line = refused(*command, "--out", tmp_path / "run", "--threads", 1)
+            assert "another process is at work on" in line
     assert [path.name for path in (tmp_path / "run").iterdir()] == [LOCK]
 
 

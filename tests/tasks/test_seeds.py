@@ -38,12 +38,12 @@ def test_a_failed_run_is_repeated_with_another_seed(tmp_path: Path, monkeypatch:
     task, base = tuning.classification(tmp_path), tuning.electra(tmp_path / "base")
     real = seeds.finetune
 
-    def unlucky(*arguments: object, device: object, fresh_weights: bool) -> Path:
+    def unlucky(*arguments: object, **options: object) -> Path:
         settings = arguments[3]
         assert isinstance(settings, tuning.FinetuneSettings)
         if settings.seed == 1:
             arguments = (*arguments[:3], replace(settings, learning_rate=1e-9))
-        return real(*arguments, device=device, fresh_weights=fresh_weights)  # type: ignore[arg-type]
+        return real(*arguments, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(seeds, "finetune", unlucky)
     settings = replace(FAST, epochs=4)

@@ -25,6 +25,7 @@ from unmask.training.metrics import read_metrics
 from unmask.training.pretraining import pretraining_of
 from unmask.training.ranks import ALONE, Ranks
 from unmask.training.recipe import PretrainRecipe
+from unmask.training.settings import Execution
 
 TOKENIZERS = {"t5": T5Tokenizer, "electra": ElectraTokenizer}
 PRELOADED = ["torch", "torch.distributed.fsdp", "torch.distributed.checkpoint", "unmask.training.pretraining"]
@@ -102,10 +103,9 @@ def run(
     directory: Path,
     *,
     kind: torch.dtype = torch.float64,
-    parallel: Any = "ddp",
-    accumulate: int = 1,
     stop_at: int | None = None,
     fixed_samples: bool = False,
+    **execution: Any,
 ) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
     """The metrics of a run, and the weights at its end (of the first rank).
 
@@ -114,6 +114,7 @@ def run(
         kind: of the weights.
         stop_at: a step that is not made any more.
         fixed_samples: the generator's samples depend on the places alone.
+        execution: of `Execution`.
     """
     tokenizer = TOKENIZERS[recipe.family].from_pretrained(data / recipe.family / "tokenizer")
     shards = Shards.open(data / recipe.family / "shards", tokenizer)
@@ -145,8 +146,7 @@ def run(
             label=recipe.family,
             evaluate=lambda: held_out_metrics(work, ranks),
             ranks=ranks,
-            parallel=parallel,
-            accumulate=accumulate,
+            execution=Execution(**execution),
         )
     except Stop:
         pass

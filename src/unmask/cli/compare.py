@@ -41,14 +41,16 @@ def compare(
     from unmask.tasks.comparison import outcome_as_json
     from unmask.tasks.comparison_report import page, tables
     from unmask.tasks.comparison_settings import ComparisonSettings
+    from unmask.training.runs import only_run
 
     settings = ComparisonSettings.load(recipe, data=data or (), steps=steps, seeds=seeds)
     device = machine.prepare()
-    shards, tokenizer = prepare_data(settings.pretraining, list(settings.data), out, settings.tokenizer)
-    assert isinstance(tokenizer, ElectraTokenizer)
-    outcome = run(settings, shards, tokenizer, out, device=device)
-    write_json(out / "comparison.json", outcome_as_json(outcome))
-    write_page(out / "report.html", page(outcome))
+    with only_run(out):
+        shards, tokenizer = prepare_data(settings.pretraining, list(settings.data), out, settings.tokenizer)
+        assert isinstance(tokenizer, ElectraTokenizer)
+        outcome = run(settings, shards, tokenizer, out, device=device)
+        write_json(out / "comparison.json", outcome_as_json(outcome))
+        write_page(out / "report.html", page(outcome))
     console = Console()
     for table in tables(outcome):
         print_table(table, console)

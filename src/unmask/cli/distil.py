@@ -36,7 +36,9 @@ def distil(
     """
     from unmask.tasks.distillation import distil as run
     from unmask.tasks.library import find_task
+    from unmask.training.runs import only_run
 
-    chosen = find_task(task, data)
-    destination = run(chosen, teacher, student, out, settings, distilling, device=machine.prepare())
-    print(f"model: {destination}")
+    with only_run(out):
+        chosen = find_task(task, data)
+        destination = run(chosen, teacher, student, out, settings, distilling, device=machine.prepare())
+        print(f"model: {destination}")

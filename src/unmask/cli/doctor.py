@@ -20,6 +20,7 @@ def doctor(
     data: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
     tokenizer: str | None = None,
     out: Path = Path(),
+    checkpoint_activations: Annotated[bool, Parameter(negative="")] = False,
     machine: Machine = Machine(),  # noqa: B008 (frozen)
     settings: Annotated[
         RecipeFlags | None, Parameter(name="*", group="Recipe settings (each overrides the recipe's)")
@@ -35,15 +36,18 @@ def doctor(
             for speed and memory alone.
         tokenizer: as of `unmask pretrain`.
         out: where the run will be, for the room on that disk.
+        checkpoint_activations: as of `unmask pretrain`.
     """
     from unmask.cli.preparing import named_corpora, prepare_data, prepare_mixture
     from unmask.data.shards import is_shards
     from unmask.errors import UserError
     from unmask.report import Table, print_table
     from unmask.training.doctor import examine
+    from unmask.training.settings import Execution
 
     chosen = PretrainRecipe.load(recipe, given(settings))
     device = machine.prepare()
+    execution = Execution(checkpoint_activations=checkpoint_activations)
     corpora = None if data is None else named_corpora(data)
     read: Any = None
     vocabulary: Any = None
@@ -55,7 +59,7 @@ def doctor(
                 f"--data {' '.join(data)}: the doctor reads packed shards; make them with `unmask pack`"
             )
         read, vocabulary = prepare_data(chosen, data, out, tokenizer)
-    findings = examine(chosen, read, vocabulary, out, device=device)
+    findings = examine(chosen, read, vocabulary, out, device=device, execution=execution)
     print_table(Table(f"{recipe} on {device.type}", ["", ""], [[*fact] for fact in findings.facts.items()]))
     for warning in findings.warnings:
         print(f"warning: {warning}")

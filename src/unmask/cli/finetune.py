@@ -76,7 +76,9 @@ def finetune(
         if is_mixture(task):
             if several or from_scratch:
                 raise UserError("--search, --seeds and --from-scratch are for one task, not for a mixture")
-            print(f"model: {finetune_mixture(load_mixture(Path(task)), model, out, settings, device=device)}")
+            mixture = load_mixture(Path(task))
+            trained = finetune_mixture(mixture, model, out, settings, device=device, execution=processes)
+            print(f"model: {trained}")
             return
         with ranks.first_alone():
             chosen = find_task(task, data)
@@ -85,7 +87,9 @@ def finetune(
         if search:
             space = None if search_space is None else read_space(search_space)
             place = out / "search" if seeds > 1 else out
-            found = search_settings(chosen, model, place, settings, trials=search, space=space, device=device)
+            found = search_settings(
+                chosen, model, place, settings, trials=search, space=space, device=device, execution=processes
+            )
             print_table(trial_table(found), Console())
             settings = replace(found.settings, seed=settings.seed)
         if seeds > 1:
@@ -98,6 +102,7 @@ def finetune(
                 keep=keep,
                 device=device,
                 fresh_weights=from_scratch,
+                execution=processes,
             )
             print_table(seed_table(spread), Console())
         elif not search:
@@ -109,8 +114,7 @@ def finetune(
                 device=device,
                 fresh_weights=from_scratch,
                 ranks=ranks,
-                parallel=processes.parallel,
-                accumulate=processes.accumulate,
+                execution=processes,
             )
         if ranks.is_first:
             print(f"model: {out / 'model'}")

@@ -75,8 +75,7 @@ def pretrain(
             data_workers=data_workers,
             tensorboard=tensorboard,
             ranks=ranks,
-            parallel=processes.parallel,
-            accumulate=processes.accumulate,
+            execution=processes,
         )
         if ranks.is_first:
             print(f"model: {model}")

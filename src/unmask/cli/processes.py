@@ -6,30 +6,31 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from unmask.errors import UserError
-from unmask.training.settings import OptimiserName, Parallel
+from unmask.training.settings import Execution, OptimiserName
 
 if TYPE_CHECKING:
     from unmask.training.ranks import Ranks
 
 
 @Parameter(name="*")
-@dataclass(frozen=True)
-class Processes:
+@dataclass(frozen=True, kw_only=True)
+class Processes(Execution):
     """How a step's work is done; the result is the same up to rounding, so a run may be continued with others.
 
     Attributes:
         parallel: (under torchrun) ddp: each process has the whole model; fsdp: each has a part of every layer, for
             models that do not fit otherwise.
         accumulate: passes in which each process makes its part of a step, for batches that do not fit at once.
+        checkpoint_activations: layers keep their inputs alone and run again for their gradients, which are the same
+            bits: less memory, more time.
     """
 
-    parallel: Parallel = "ddp"
-    accumulate: int = 1
+    checkpoint_activations: Annotated[bool, Parameter(negative="")] = False
 
     def check(self, optimiser: OptimiserName) -> None:
         """Raises:

@@ -22,7 +22,7 @@ from unmask.tasks.validation import Validation
 from unmask.training.loop import step_seed
 from unmask.training.ranks import ALONE, Ranks
 from unmask.training.runs import MODEL, claim_run
-from unmask.training.settings import Parallel
+from unmask.training.settings import PLAIN, Execution
 
 logger = logging.getLogger("unmask")
 
@@ -36,8 +36,7 @@ def finetune(
     device: torch.device,
     fresh_weights: bool = False,
     ranks: Ranks = ALONE,
-    parallel: Parallel = "ddp",
-    accumulate: int = 1,
+    execution: Execution = PLAIN,
 ) -> Path:
     """Train a model on a task's training rows and write it to `directory/model`; continues a stopped run.
 
@@ -48,7 +47,7 @@ def finetune(
         model: a model directory or Hub name; of an ELECTRA pair the discriminator is taken for a head, both for
             text-to-text.
         fresh_weights: start from drawn weights of the same shape instead: the task without pre-training.
-        ranks, parallel, accumulate: see `loop.train`.
+        ranks, execution: see `loop.train`.
 
     Returns:
         The model's directory; at once if it is already there.
@@ -99,8 +98,7 @@ def finetune(
         settings,
         fresh_weights=fresh_weights,
         ranks=ranks,
-        parallel=parallel,
-        accumulate=accumulate,
+        execution=execution,
     )
     return destination
 

@@ -28,7 +28,7 @@ from unmask.training import best
 from unmask.training.loop import CHECKPOINTS, LossOf, train
 from unmask.training.ranks import ALONE, Ranks
 from unmask.training.runs import MODEL
-from unmask.training.settings import Parallel
+from unmask.training.settings import PLAIN, Execution
 
 logger = logging.getLogger("unmask")
 
@@ -100,8 +100,7 @@ def learn(
     *,
     fresh_weights: bool = False,
     ranks: Ranks = ALONE,
-    parallel: Parallel = "ddp",
-    accumulate: int = 1,
+    execution: Execution = PLAIN,
 ) -> Outcome:
     """Train, and write the model, or what LoRA learnt, to `directory/model`; continues a stopped run.
 
@@ -109,7 +108,7 @@ def learn(
 
     Args:
         base: the directory or Hub name of the model that the learner was loaded from.
-        ranks, parallel, accumulate: see `loop.train`.
+        ranks, execution: see `loop.train`.
 
     Raises:
         UserError: a setting that the model does not have.
@@ -136,8 +135,7 @@ def learn(
         label=lesson.label,
         evaluate=lesson.judge,
         ranks=ranks,
-        parallel=parallel,
-        accumulate=accumulate,
+        execution=execution,
     )
     kept = best.best_evaluation(log.lines, lesson.metric) if lesson.judge is not None else None
     outcome = Outcome(

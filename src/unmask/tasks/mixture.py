@@ -36,6 +36,7 @@ from unmask.tasks.task import Task
 from unmask.tasks.validation import Validation
 from unmask.training.loop import step_seed
 from unmask.training.runs import MODEL, claim_run
+from unmask.training.settings import PLAIN, Execution
 
 logger = logging.getLogger("unmask")
 
@@ -130,7 +131,13 @@ class MixtureValidation:
 
 
 def finetune_mixture(
-    mixture: TaskMixture, model: str, directory: Path, settings: FinetuneSettings, *, device: torch.device
+    mixture: TaskMixture,
+    model: str,
+    directory: Path,
+    settings: FinetuneSettings,
+    *,
+    device: torch.device,
+    execution: Execution = PLAIN,
 ) -> Path:
     """Train a T5 on several tasks at once and write it to `directory/model`; continues a stopped run.
 
@@ -175,7 +182,7 @@ def finetune_mixture(
         [(f"{name}: training rows", f"{len(some):,}") for name, some in rows.items()],
         mixture.rates_of({name: len(some) for name, some in rows.items()}),
     )
-    learn(lesson, model, directory, settings)
+    learn(lesson, model, directory, settings, execution=execution)
     return destination
 
 

@@ -27,6 +27,7 @@ from unmask.tasks.settings import FinetuneSettings
 from unmask.tasks.task import Task
 from unmask.training.loop import step_seed
 from unmask.training.runs import MODEL, claim_run
+from unmask.training.settings import PLAIN, Execution
 
 if TYPE_CHECKING:
     import optuna
@@ -139,6 +140,7 @@ def search(
     trials: int,
     space: Mapping[str, Range] | None = None,
     device: torch.device,
+    execution: Execution = PLAIN,
 ) -> Found:
     """Fine-tune `trials` times with other settings each, and keep the best model in `directory/model`.
 
@@ -185,7 +187,14 @@ def search(
             else _ask(study, ranges, done)
         )
         place = directory / f"trial-{done}"
-        finetune(task, model, place, dataclasses.replace(settings, **values), device=device)
+        finetune(
+            task,
+            model,
+            place,
+            dataclasses.replace(settings, **values),
+            device=device,
+            execution=execution,
+        )
         score = Outcome.read(place).score
         study.tell(done, -math.inf if score is None or math.isnan(score) else score)
     return _finished(study, settings, directory, task.metrics[0])

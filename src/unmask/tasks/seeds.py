@@ -24,6 +24,7 @@ from unmask.tasks.learning import Outcome
 from unmask.tasks.settings import FinetuneSettings, Keep
 from unmask.tasks.task import Task
 from unmask.training.runs import MODEL, claim_run
+from unmask.training.settings import PLAIN, Execution
 
 logger = logging.getLogger("unmask")
 
@@ -94,6 +95,7 @@ def finetune_seeds(
     keep: Keep = "best",
     device: torch.device,
     fresh_weights: bool = False,
+    execution: Execution = PLAIN,
 ) -> Spread:
     """Fine-tune with the seeds `settings.seed`, `settings.seed` + 1, … and keep one model in `directory/model`.
 
@@ -135,6 +137,7 @@ def finetune_seeds(
             dataclasses.replace(settings, seed=seed),
             device=device,
             fresh_weights=fresh_weights,
+            execution=execution,
         )
         outcomes[seed] = Outcome.read(place)
     spread = Spread.of(task.metrics[0], outcomes, keep)

@@ -22,6 +22,7 @@ from unmask.training.meter import with_prefix
 from unmask.training.precision import is_bfloat16_faster
 from unmask.training.pretraining import pretraining_of
 from unmask.training.recipe import PretrainRecipe
+from unmask.training.settings import PLAIN, Execution
 from unmask.training.stand_in import stand_in
 from unmask.training.starting import shaped
 from unmask.training.trial import Trial, try_steps
@@ -52,6 +53,7 @@ def examine(
     place: Path,
     *,
     device: torch.device,
+    execution: Execution = PLAIN,
 ) -> Findings:
     """Look at a recipe, on the machine that will run it: some steps are made and forgotten.
 
@@ -78,7 +80,7 @@ def examine(
         del probe
         trial = None
         if state.total < FULL * room:
-            trial = try_steps(recipe, read, vocabulary, device, flops)
+            trial = try_steps(recipe, read, vocabulary, device, flops, execution)
             facts |= _trial_facts(recipe, state, trial)
     warnings = [
         *check_recipe(recipe),

@@ -43,7 +43,7 @@ from unmask.training.parallel import Spread, check_parallel
 from unmask.training.precision import choose_precision
 from unmask.training.ranks import ALONE, Ranks
 from unmask.training.schedules import schedule
-from unmask.training.settings import LoopSettings, Parallel
+from unmask.training.settings import PLAIN, Execution, LoopSettings
 from unmask.training.watching import Sample, Watch
 
 Batch = Mapping[str, np.ndarray]
@@ -91,8 +91,7 @@ def train(
     data_workers: int = 0,
     tensorboard: bool = False,
     ranks: Ranks = ALONE,
-    parallel: Parallel = "ddp",
-    accumulate: int = 1,
+    execution: Execution = PLAIN,
 ) -> MetricsLog:
     """Train `model` in place, continuing from the newest whole checkpoint in `directory` if there is one.
 
@@ -114,8 +113,7 @@ def train(
         data_workers: processes that make batches ahead; 0: a thread. It changes no result.
         tensorboard: write `directory`/tensorboard too.
         ranks: the processes that share each batch; `directory` is one that all of them see.
-        parallel: how they share the model.
-        accumulate: passes in which each makes its part of a step, for less memory.
+        execution: how they share the model, and how each makes its part of a step.
 
     Raises:
         Interrupted: after Ctrl-C or SIGTERM on any rank, once the state is saved (where checkpoints are wanted).
@@ -123,13 +121,13 @@ def train(
             run on shards.
         FailedElsewhere: another rank ended by one of these.
     """
-    check_parallel(parallel, settings.optimiser)
+    check_parallel(execution.parallel, settings.optimiser)
     device = next(model.parameters()).device
     with ranks.first_alone():
         settings = replace(settings, precision=choose_precision(settings.precision, device, directory))
         for place in (directory, directory / "checkpoints") if ranks.is_first else ():
             remove_leftovers(place)
-    spread = Spread(model, ranks, parallel)
+    spread = Spread(model, ranks, execution.parallel)
     optimiser = make_optimiser(
         settings.optimiser,
         model.named_parameters(),
@@ -204,7 +202,7 @@ def train(
     until = first if over else settings.steps
     with (
         kept_memory(),
-        recomputed_layers(model) if settings.checkpoint_activations else nullcontext(),
+        recomputed_layers(model) if execution.checkpoint_activations else nullcontext(),
         _stop_requests(ranks) as stop_requested,
         watch,
         writer,
@@ -215,7 +213,7 @@ def train(
         for step, batch in zip(range(first, until), ahead, strict=True):
             for group in optimiser.param_groups:
                 group["lr"] = settings.learning_rate * factor(step) * group["factor"]
-            losses, fault = _step(spread, optimiser, loss_of, batch, step, settings, accumulate)
+            losses, fault = _step(spread, optimiser, loss_of, batch, step, settings, execution.accumulate)
             watch.stepped(batch, sum(loss.tokens for loss in losses) * ranks.count)
             done = step + 1
             last = done == settings.steps

@@ -21,7 +21,7 @@ from unmask.training.page import REPORT, write_run_page
 from unmask.training.ranks import ALONE, Ranks
 from unmask.training.recipe import PretrainRecipe
 from unmask.training.runs import MODEL, claim_run
-from unmask.training.settings import Parallel
+from unmask.training.settings import PLAIN, Execution
 from unmask.training.starting import START, settled
 from unmask.training.t5 import t5_pretraining
 
@@ -41,14 +41,13 @@ def pretrain(
     data_workers: int = 0,
     tensorboard: bool = False,
     ranks: Ranks = ALONE,
-    parallel: Parallel = "ddp",
-    accumulate: int = 1,
+    execution: Execution = PLAIN,
 ) -> Path:
     """Train a model from scratch, or continue, and write it to `directory/model`, its page `report.html` beside it.
 
     Args:
         data: one corpus, or several by name, mixed as the recipe says.
-        data_workers, tensorboard, ranks, parallel, accumulate: see `loop.train`.
+        data_workers, tensorboard, ranks, execution: see `loop.train`.
 
     Returns:
         The model's directory; at once if it is already there.
@@ -91,8 +90,7 @@ def pretrain(
         data_workers=data_workers,
         tensorboard=tensorboard,
         ranks=ranks,
-        parallel=parallel,
-        accumulate=accumulate,
+        execution=execution,
     )
     with ranks.together():
         if ranks.is_first:

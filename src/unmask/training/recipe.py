@@ -122,8 +122,6 @@ class PretrainRecipe:
             ends with; 0: none.
         average_checkpoints: the run ends with the mean of the weights of so many of its newest checkpoints; 0: with
             its last weights.
-        checkpoint_activations: layers keep their inputs alone and run again for their gradients, which are the same
-            bits: less memory, more time.
         max_skipped: steps in a row without a finite loss and gradient, which are skipped, until the run stops.
         checkpoint_every: steps between checkpoints; 0: none.
         keep_checkpoints: how many of the newest to keep.
@@ -194,7 +192,6 @@ class PretrainRecipe:
     precision: Precision = "auto"
     ema_decay: float = 0.0
     average_checkpoints: int = 0
-    checkpoint_activations: bool = False
     max_skipped: int = 10
     checkpoint_every: int = 0
     keep_checkpoints: int = 2

@@ -14,6 +14,26 @@ OptimiserName = Literal["adamw", "scaled-adamw", "electra-adam", "adafactor", "m
 
 
 @dataclass(frozen=True, kw_only=True)
+class Execution:
+    """How a step's work is done; the result is the same up to rounding.
+
+    Attributes:
+        parallel: how several processes share the model.
+        accumulate: passes in which each process makes its part of a step, for less memory.
+        checkpoint_activations: layers keep their inputs alone and run again for their gradients, which are the same
+            bits: less memory, more time.
+    """
+
+    parallel: Parallel = "ddp"
+    accumulate: int = 1
+    checkpoint_activations: bool = False
+
+
+#: One process, all at once.
+PLAIN = Execution()
+
+
+@dataclass(frozen=True, kw_only=True)
 class LoopSettings:
     """How to train, whatever is trained.
 
@@ -27,7 +47,6 @@ class LoopSettings:
         layer_decay: factor of the learning rate from each layer to the one below it, from the heads down; 1: none.
         ema_decay: of a moving average of the weights, which is evaluated and is the outcome; 0: none.
         average_checkpoints: the outcome is the mean of so many of the newest checkpoints' weights; 0: the last.
-        checkpoint_activations: layers keep their inputs alone and run again for their gradients, the same bits.
         max_skipped: steps in a row without a finite loss and gradient after which the run stops.
         checkpoint_every: steps between checkpoints; 0: none.
         keep_checkpoints: how many of the newest to keep.
@@ -52,7 +71,6 @@ class LoopSettings:
     layer_decay: float = 1.0
     ema_decay: float = 0.0
     average_checkpoints: int = 0
-    checkpoint_activations: bool = False
     max_skipped: int = 10
     weight_decay: float = 0.01
     clip_norm: float = 1.0

@@ -22,6 +22,7 @@ from unmask.training.meter import matrix_peak
 from unmask.training.precision import choose_precision
 from unmask.training.pretraining import pretraining_of
 from unmask.training.recipe import PretrainRecipe
+from unmask.training.settings import PLAIN, Execution
 
 #: Steps that are not timed: kernels are chosen and compiled, the optimiser's moments are made.
 START_UP = 2
@@ -72,6 +73,7 @@ def try_steps(
     tokenizer: AnyT5Tokenizer | ElectraTokenizer,
     device: torch.device,
     flops_of_an_example: float,
+    execution: Execution = PLAIN,
 ) -> Trial:
     """Make some steps of a recipe with the loop that will train it, and forget them.
 
@@ -106,7 +108,15 @@ def try_steps(
                 return work.loss_of(*arguments)
 
         with suppress(_EnoughError):
-            train(work.model, work.batches, loss_of, small.loop_settings(), Path(folder), label="measuring")
+            train(
+                work.model,
+                work.batches,
+                loss_of,
+                small.loop_settings(),
+                Path(folder),
+                label="measuring",
+                execution=execution,
+            )
     flops = [work.flops(batch) for batch in watch.batches]
     return Trial(
         statistics.mean(_examples(batch) for batch in watch.batches),
