@@ -9,13 +9,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from training import Batch, make_runner
 from unmask.electra.pair import ElectraPair
 from unmask.nn.ragged import Layout
 from unmask.t5.model import T5ForConditionalGeneration
 from unmask.training.allocator import kept_memory
+from unmask.training.compiling import compiled_layers
 
 #: What `unmask.training.loop` keeps up while it trains.
 _KEPT = ExitStack()
@@ -25,6 +26,11 @@ def load(model: Path, precision: str, threads: int) -> Callable[..., Any]:
     torch.set_num_threads(threads)
     _KEPT.enter_context(kept_memory())
     return _electra(model, precision) if (model / "generator").is_dir() else _t5(model, precision)
+
+
+def _compile(model: nn.Module, precision: str) -> None:
+    if precision.endswith("compiled"):
+        _KEPT.enter_context(compiled_layers(model))
 
 
 def _layout(stream: Tensor) -> Layout:
@@ -40,6 +46,7 @@ def _t5(directory: Path, precision: str) -> Callable[..., Any]:
         total = model.loss_sum(inputs.flatten(), layouts[0], targets.flatten(), layouts[1])
         return total / targets.numel()
 
+    _compile(model, precision)
     return make_runner([model], loss, lambda batch: [loss(batch)], precision)
 
 
@@ -61,4 +68,5 @@ def _electra(directory: Path, precision: str) -> Callable[..., Any]:
             F.binary_cross_entropy_with_logits(logits, replaced),
         ]
 
+    _compile(pair, precision)
     return make_runner([pair], loss, losses, precision)

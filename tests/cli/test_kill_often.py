@@ -38,15 +38,22 @@ def moment(run: Path) -> str:
     return "steps" if newest(run) < STEPS else "end"
 
 
+@pytest.mark.parametrize("compiled", [False, True], ids=["plain", "compiled"])
 @pytest.mark.parametrize("family", ["t5", "electra"])
 def test_killed_thirty_times(
-    family: str, unmask: Callable[..., Any], corpus: Path, recipes: dict[str, Path], tmp_path: Path
+    family: str,
+    compiled: bool,
+    unmask: Callable[..., Any],
+    corpus: Path,
+    recipes: dict[str, Path],
+    tmp_path: Path,
 ) -> None:
     """Of three kills one comes while the process starts, two somewhere between two checkpoints."""
 
     def start(run: Path) -> Any:
         flags = ["--threads", 1, "--data-workers", 1, "--steps", STEPS]
         flags += ["--checkpoint-every", EVERY, "--evaluate-every", STEPS // 3]
+        flags += ["--compile"] if compiled else []
         return unmask("pretrain", recipes[family], "--data", corpus, "--out", run, *flags)
 
     def finish(run: Path) -> None:

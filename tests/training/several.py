@@ -19,6 +19,7 @@ from unmask.data.shards import Shards
 from unmask.electra.model import ElectraForMaskedLM
 from unmask.electra.tokenizer import ElectraTokenizer
 from unmask.t5.tokenizer import T5Tokenizer
+from unmask.training.family import Pretraining
 from unmask.training.held_out import held_out_metrics
 from unmask.training.loop import train
 from unmask.training.metrics import read_metrics
@@ -94,6 +95,15 @@ def recipe_of(family: str, **changes: Any) -> PretrainRecipe:
         "evaluate_every": 25,
     }
     return PretrainRecipe(**(values | changes))
+
+
+def work_of(family: str, data: Path, **changes: Any) -> Pretraining:
+    """A run of `recipe_of`, its model in training."""
+    tokenizer = TOKENIZERS[family].from_pretrained(data / family / "tokenizer")
+    shards = Shards.open(data / family / "shards", tokenizer)
+    work = pretraining_of(recipe_of(family, **changes), shards, tokenizer, torch.device("cpu"))
+    work.model.train()
+    return work
 
 
 def run(

@@ -7,22 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from several import TOKENIZERS, alone, recipe_of
+from several import alone, work_of
 from torch import Tensor
 
-from unmask.data.shards import Shards
 from unmask.training.activations import recomputed_layers
 from unmask.training.family import Pretraining
 from unmask.training.memory import Kept
-from unmask.training.pretraining import pretraining_of
-
-
-def work_of(family: str, data: Path, **changes: Any) -> Pretraining:
-    tokenizer = TOKENIZERS[family].from_pretrained(data / family / "tokenizer")
-    shards = Shards.open(data / family / "shards", tokenizer)
-    work = pretraining_of(recipe_of(family, **changes), shards, tokenizer, torch.device("cpu"))
-    work.model.train()
-    return work
 
 
 def step(work: Pretraining, precision: str) -> tuple[Tensor, dict[str, Tensor], int]:

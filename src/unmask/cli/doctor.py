@@ -21,6 +21,7 @@ def doctor(
     tokenizer: str | None = None,
     out: Path = Path(),
     checkpoint_activations: Annotated[bool, Parameter(negative="")] = False,
+    compile: Annotated[bool, Parameter(negative="")] = False,
     machine: Machine = Machine(),  # noqa: B008 (frozen)
     settings: Annotated[
         RecipeFlags | None, Parameter(name="*", group="Recipe settings (each overrides the recipe's)")
@@ -36,7 +37,7 @@ def doctor(
             for speed and memory alone.
         tokenizer: as of `unmask pretrain`.
         out: where the run will be, for the room on that disk.
-        checkpoint_activations: as of `unmask pretrain`.
+        checkpoint_activations, compile: as of `unmask pretrain`.
     """
     from unmask.cli.preparing import named_corpora, prepare_data, prepare_mixture
     from unmask.data.shards import is_shards
@@ -47,7 +48,7 @@ def doctor(
 
     chosen = PretrainRecipe.load(recipe, given(settings))
     device = machine.prepare()
-    execution = Execution(checkpoint_activations=checkpoint_activations)
+    execution = Execution(checkpoint_activations=checkpoint_activations, compile=compile)
     corpora = None if data is None else named_corpora(data)
     read: Any = None
     vocabulary: Any = None

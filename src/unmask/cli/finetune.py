@@ -71,8 +71,8 @@ def finetune(
         if ranks.count > 1 and (several or is_mixture(task)):
             raise UserError("--search, --seeds and mixtures run in one process: leave torchrun out")
         with ranks.first_alone():
-            processes.check(settings.optimiser or "adamw")
             device = machine.prepare()
+            processes.check(settings.optimiser or "adamw", device)
         if is_mixture(task):
             if several or from_scratch:
                 raise UserError("--search, --seeds and --from-scratch are for one task, not for a mixture")

@@ -58,8 +58,8 @@ def pretrain(
             if tensorboard:
                 check_installed()
             chosen = PretrainRecipe.load(recipe, given(settings))
-            processes.check(chosen.optimiser)
             device = machine.prepare()
+            processes.check(chosen.optimiser, device)
             corpora = named_corpora(data)
             read, vocabulary = (
                 prepare_data(chosen, data, out, tokenizer)

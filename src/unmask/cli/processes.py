@@ -14,6 +14,8 @@ from unmask.errors import UserError
 from unmask.training.settings import Execution, OptimiserName
 
 if TYPE_CHECKING:
+    import torch
+
     from unmask.training.ranks import Ranks
 
 
@@ -28,14 +30,17 @@ class Processes(Execution):
         accumulate: passes in which each process makes its part of a step, for batches that do not fit at once.
         checkpoint_activations: layers keep their inputs alone and run again for their gradients, which are the same
             bits: less memory, more time.
+        compile: what lies between two attentions is compiled by torch.compile, which needs a C++ compiler.
     """
 
     checkpoint_activations: Annotated[bool, Parameter(negative="")] = False
+    compile: Annotated[bool, Parameter(negative="")] = False
 
-    def check(self, optimiser: OptimiserName) -> None:
+    def check(self, optimiser: OptimiserName, device: torch.device) -> None:
         """Raises:
-        UserError: settings that mean nothing, or an optimiser that cannot run so.
+        UserError: settings that mean nothing, an optimiser that cannot run so, or no compiler where one is needed.
         """
+        from unmask.training.compiling import check_compiler
         from unmask.training.parallel import check_parallel
         from unmask.training.ranks import is_launched
 
@@ -46,6 +51,8 @@ class Processes(Execution):
                 "--parallel fsdp needs several processes: torchrun --nproc-per-node N -m unmask …"
             )
         check_parallel(self.parallel, optimiser)
+        if self.compile:
+            check_compiler(device)
 
     @contextmanager
     def join(self) -> Iterator[Ranks]:

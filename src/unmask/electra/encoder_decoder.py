@@ -184,7 +184,7 @@ class DecoderLayer(nn.Module):
 
     def forward(self, x: Tensor, layout: Layout, source: Tensor, source_layout: Layout) -> Tensor:
         """(total, hidden_size) and (source_total, hidden_size) → (total, hidden_size)."""
-        x = self.own.self_attention(x, layout, causal=True)
+        x = self.own.add_attention(x, self.own.mixed(x, layout, causal=True), layout.places)
         return self.own.feed_forward(self.cross(x, layout, source, source_layout), layout.places)
 
 

@@ -87,11 +87,12 @@ class ElectraLayer(nn.Module):
 
     def forward(self, x: Tensor, layout: Layout, *, causal: bool = False) -> Tensor:
         """(total, hidden_size) → (total, hidden_size); causal: a token sees itself and what comes before it."""
-        return self.feed_forward(self.self_attention(x, layout, causal=causal), layout.places)
+        return self.after_attention(x, self.mixed(x, layout, causal=causal), layout.places)
 
-    def self_attention(self, x: Tensor, layout: Layout, *, causal: bool = False) -> Tensor:
+    def mixed(self, x: Tensor, layout: Layout, *, causal: bool = False) -> Tensor:
+        """(total, hidden_size) → (total, heads, head_width): what attention brings each token from the others."""
         query, key, value = joined_linear(x, self.query, self.key, self.value)
-        mixed = attention(
+        return attention(
             self.split(query),
             self.split(key),
             self.split(value),
@@ -101,7 +102,10 @@ class ElectraLayer(nn.Module):
             scale=(x.shape[-1] // self.heads) ** -0.5,
             dropout=self.attention_dropout if self.training else 0.0,
         )
-        return self.add_attention(x, mixed, layout.places)
+
+    def after_attention(self, x: Tensor, mixed: Tensor, places: Tensor | None = None) -> Tensor:
+        """The rest of the layer, token by token."""
+        return self.feed_forward(self.add_attention(x, mixed, places), places)
 
     def add_attention(self, x: Tensor, mixed: Tensor, places: Tensor | None = None) -> Tensor:
         """norm(x + what attention has mixed, (total, heads, head_width)); places: what dropout depends on."""

@@ -72,7 +72,10 @@ def dropout(
         return x
     if places is None:
         places = torch.arange(x.numel() // max(1, x.shape[-1]), device=x.device)
-    return _Dropout.apply(x, rate, new_key(x.device) if key is None else key, places)
+    key = new_key(x.device) if key is None else key
+    if torch.compiler.is_compiling() and x.device.type == "cpu":
+        return _uncompiled(x, rate, key, places)
+    return _Dropout.apply(x, rate, key, places)
 
 
 def new_key(device: torch.device) -> Tensor:
@@ -91,10 +94,34 @@ class _Dropout(torch.autograd.Function):
         return _masked(gradient, ctx.rate, ctx.key, ctx.places), None, None, None
 
 
+@torch.library.custom_op("unmask::dropout", mutates_args=())
+def _uncompiled(x: Tensor, rate: float, key: Tensor, places: Tensor) -> Tensor:
+    """What `torch.compile` leaves as it is on a CPU, where its loops over 64-bit numbers are slow."""
+    return _masked(x, rate, key, places)
+
+
+@_uncompiled.register_fake
+def _(x: Tensor, rate: float, key: Tensor, places: Tensor) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+def _keep(ctx: Any, inputs: tuple[Tensor, float, Tensor, Tensor], output: Tensor) -> None:
+    _, ctx.rate, *tensors = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _gradient(ctx: Any, above: Tensor) -> tuple[Tensor, None, None, None]:
+    return _uncompiled(above, ctx.rate, *ctx.saved_tensors), None, None, None
+
+
+_uncompiled.register_autograd(_gradient, setup_context=_keep)
+
+
 def _masked(x: Tensor, rate: float, key: Tensor, places: Tensor) -> Tensor:
     """Value i of a line survives where its bits are not below rate · 2^32."""
     if x.device.type != "cpu" or x.dtype not in _KINDS:
-        by_operations = _fused() if x.device.type == "cuda" else _by_operations
+        fused = x.device.type == "cuda" and not torch.compiler.is_compiling()
+        by_operations = _fused() if fused else _by_operations
         return by_operations(x, rate, key, places)
     x = x.contiguous()
     out = torch.empty_like(x)

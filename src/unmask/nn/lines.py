@@ -16,8 +16,8 @@ KINDS = {torch.float32: 0, torch.bfloat16: 1}
 
 
 def available(*kinds: torch.dtype) -> bool:
-    """Whether compiled code can read such lines on this processor."""
-    return tiles.available() and all(kind in KINDS for kind in kinds)
+    """Whether compiled code can read such lines on this processor; not what `torch.compile` is to compile itself."""
+    return not torch.compiler.is_compiling() and tiles.available() and all(kind in KINDS for kind in kinds)
 
 
 def float_bits(value: float) -> int:

@@ -98,9 +98,10 @@ class T5FeedForward(nn.Module):
         self.down = nn.Linear(config.d_ff, config.d_model, bias=False)
         self.dropout_rate = config.dropout_rate
 
-    def forward(self, x: Tensor, layout: Layout) -> Tensor:
+    def forward(self, x: Tensor, places: Tensor | None = None) -> Tensor:
+        """(total, d_model) → (total, d_model); places: what dropout depends on."""
         inner = activated(self.activation, self.up(x)) if self.gate is None else self._gated(x, self.gate)
-        inner = dropout(inner, self.dropout_rate, layout.places, training=self.training)
+        inner = dropout(inner, self.dropout_rate, places, training=self.training)
         return self.down(inner.to(self.down.weight.dtype))
 
     def _gated(self, x: Tensor, gate: nn.Linear) -> Tensor:
@@ -130,8 +131,13 @@ class T5EncoderLayer(nn.Module):
 
     def forward(self, x: Tensor, layout: Layout, bias: Tensor) -> Tensor:
         normed = self.attention_norm(x)
-        x = x + self.dropout(self.attention(normed, normed, layout, layout, bias=bias), layout.places)
-        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x), layout), layout.places)
+        attended = self.attention(normed, normed, layout, layout, bias=bias)
+        return self.after_attention(x, attended, layout.places)
+
+    def after_attention(self, x: Tensor, attended: Tensor, places: Tensor) -> Tensor:
+        """Both residuals, and the feed-forward between them."""
+        x = x + self.dropout(attended, places)
+        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x), places), places)
 
 
 class T5DecoderLayer(nn.Module):
@@ -152,8 +158,12 @@ class T5DecoderLayer(nn.Module):
         attended = self.attention(normed, normed, layout, layout, bias=bias, causal=True)
         x = x + self.dropout(attended, layout.places)
         crossed = self.cross_attention(self.cross_norm(x), source, layout, source_layout)
-        x = x + self.dropout(crossed, layout.places)
-        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x), layout), layout.places)
+        return self.after_attention(x, crossed, layout.places)
+
+    def after_attention(self, x: Tensor, attended: Tensor, places: Tensor) -> Tensor:
+        """Both residuals, and the feed-forward between them."""
+        x = x + self.dropout(attended, places)
+        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x), places), places)
 
 
 class T5Stack(nn.Module):

@@ -35,6 +35,7 @@ from unmask.training.averages import MovingAverage
 from unmask.training.best import BestWeights
 from unmask.training.checkpoint_writer import CheckpointWriter
 from unmask.training.checkpoints import load_mean, load_newest, newest_step, remove_leftovers, state_of
+from unmask.training.compiling import check_compiler, compiled_layers
 from unmask.training.faults import find_fault
 from unmask.training.health import Diagnose
 from unmask.training.metrics import MetricsLog
@@ -117,12 +118,14 @@ def train(
 
     Raises:
         Interrupted: after Ctrl-C or SIGTERM on any rank, once the state is saved (where checkpoints are wanted).
-        UserError: too many steps in a row were skipped, there is no room for a checkpoint, or the optimiser cannot
-            run on shards.
+        UserError: too many steps in a row were skipped, there is no room for a checkpoint, the optimiser cannot run on
+            shards, or there is no compiler.
         FailedElsewhere: another rank ended by one of these.
     """
     check_parallel(execution.parallel, settings.optimiser)
     device = next(model.parameters()).device
+    if execution.compile:
+        check_compiler(device)
     with ranks.first_alone():
         settings = replace(settings, precision=choose_precision(settings.precision, device, directory))
         for place in (directory, directory / "checkpoints") if ranks.is_first else ():
@@ -202,6 +205,7 @@ def train(
     until = first if over else settings.steps
     with (
         kept_memory(),
+        compiled_layers(model) if execution.compile else nullcontext(),
         recomputed_layers(model) if execution.checkpoint_activations else nullcontext(),
         _stop_requests(ranks) as stop_requested,
         watch,
@@ -210,6 +214,9 @@ def train(
     ):
         if first == 0 and best is None:
             evaluated(0)
+        if execution.compile and first:
+            # What is compiled may depend on the batch that it is first met with: that is the run's first, always.
+            _backward(spread, loss_of, batches[0], 0, settings, execution.accumulate)
         for step, batch in zip(range(first, until), ahead, strict=True):
             for group in optimiser.param_groups:
                 group["lr"] = settings.learning_rate * factor(step) * group["factor"]
@@ -279,8 +286,42 @@ def _step(
         The losses of this rank's passes.
     """
     model, ranks = spread.model, spread.ranks
-    device = next(model.parameters()).device
-    parts = rank_parts(dict(batch), ranks.number, ranks.count, accumulate)
+    optimiser.zero_grad(set_to_none=True)
+    losses = _backward(spread, loss_of, batch, step, settings, accumulate)
+    parameters = [parameter for parameter in model.parameters() if parameter.grad is not None]
+    norm = spread.norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+    total = ranks.total(torch.stack([loss.total for loss in losses]).sum())
+    # On a GPU this waits for the backward pass, once a step.
+    if not torch.isfinite(norm + total):
+        optimiser.zero_grad(set_to_none=True)
+        found = find_fault(model, _passes(spread, loss_of, batch, step, settings, accumulate))
+        optimiser.zero_grad(set_to_none=True)
+        everywhere = [fault for fault in ranks.gathered(found) if fault is not None]
+        return losses, (everywhere or ["the norm of all gradients"])[0]
+    if settings.clip_norm:
+        nn.utils.clip_grads_with_norm_(parameters, settings.clip_norm, norm, foreach=True)
+    optimiser.step()
+    return losses, None
+
+
+def _backward(
+    spread: Spread, loss_of: LossOf, batch: Batch, step: int, settings: LoopSettings, accumulate: int
+) -> list[Loss]:
+    """Add this rank's gradients of a step to the weights' own: the losses of its passes."""
+    losses = []
+    for make in _passes(spread, loss_of, batch, step, settings, accumulate):
+        total, loss = make()
+        total.backward()
+        losses.append(replace(loss, total=total.detach()))
+    return losses
+
+
+def _passes(
+    spread: Spread, loss_of: LossOf, batch: Batch, step: int, settings: LoopSettings, accumulate: int
+) -> Iterator[Callable[[], tuple[Tensor, Loss]]]:
+    """What this rank makes of a step, part by part: the loss that gradients flow from, and what was measured."""
+    device = next(spread.model.parameters()).device
+    parts = rank_parts(dict(batch), spread.ranks.number, spread.ranks.count, accumulate)
 
     def compute(part: Batch, counts: bool) -> tuple[Tensor, Loss]:
         # The same seed for each part: draws are told apart by the texts' numbers in the whole batch.
@@ -291,30 +332,8 @@ def _step(
             loss = Loss(loss.total * 0, loss.measured.of_nothing(), 0)
         return loss.total, loss
 
-    def passes() -> Iterator[Callable[[], tuple[Tensor, Loss]]]:
-        for number, part in enumerate(parts, 1):
-            yield partial(spread.run, compute, *part, last=number == len(parts))
-
-    optimiser.zero_grad(set_to_none=True)
-    losses = []
-    for make in passes():
-        total, loss = make()
-        total.backward()
-        losses.append(replace(loss, total=total.detach()))
-    parameters = [parameter for parameter in model.parameters() if parameter.grad is not None]
-    norm = spread.norm([parameter.grad for parameter in parameters if parameter.grad is not None])
-    total = ranks.total(torch.stack([loss.total for loss in losses]).sum())
-    # On a GPU this waits for the backward pass, once a step.
-    if not torch.isfinite(norm + total):
-        optimiser.zero_grad(set_to_none=True)
-        found = find_fault(model, passes())
-        optimiser.zero_grad(set_to_none=True)
-        everywhere = [fault for fault in ranks.gathered(found) if fault is not None]
-        return losses, (everywhere or ["the norm of all gradients"])[0]
-    if settings.clip_norm:
-        nn.utils.clip_grads_with_norm_(parameters, settings.clip_norm, norm, foreach=True)
-    optimiser.step()
-    return losses, None
+    for number, part in enumerate(parts, 1):
+        yield partial(spread.run, compute, *part, last=number == len(parts))
 
 
 def _autocast(device: torch.device, settings: LoopSettings) -> torch.autocast:

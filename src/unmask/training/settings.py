@@ -22,11 +22,13 @@ class Execution:
         accumulate: passes in which each process makes its part of a step, for less memory.
         checkpoint_activations: layers keep their inputs alone and run again for their gradients, which are the same
             bits: less memory, more time.
+        compile: what lies between two attentions is compiled by torch.compile, which needs a C++ compiler.
     """
 
     parallel: Parallel = "ddp"
     accumulate: int = 1
     checkpoint_activations: bool = False
+    compile: bool = False
 
 
 #: One process, all at once.
