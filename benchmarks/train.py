@@ -5,8 +5,8 @@
 T5 v1.1 small, 4 sequences of 512 + 114 tokens; ELECTRA small with its generator, 32 of 128 with 19 drawn in each.
 Random weights, the same for all; AdamW, gradients clipped; bfloat16 is autocast over float32 weights. Dropout as the
 models were pre-trained: 0 and 0.1. Transformers' models run in a plain PyTorch loop, as they are and, where there is
-a C++ compiler, compiled; unmask's with `--compile`. Each engine lives in a process of its own and they take turns in
-every round.
+a C++ compiler, compiled; unmask's also with `--compile` and, "recomputed", with `--checkpoint-activations`. Each engine
+lives in a process of its own and they take turns in every round.
 
 Numbers are medians of tokens per second (T5: inputs and targets; ELECTRA: the batch's tokens, once). `peak` is the
 share of the fastest matrix product of that type measured in the same run, with the operations of unmask's step.
@@ -39,6 +39,7 @@ ENGINES = {
     "unmask float32": ("train_ours", "float32", "unmask"),
     "unmask bfloat16": ("train_ours", "bfloat16", "unmask"),
     "unmask bfloat16 compiled": ("train_ours", "bfloat16 compiled", "unmask"),
+    "unmask bfloat16 recomputed": ("train_ours", "bfloat16 recomputed", "unmask"),
 }
 TASKS: dict[str, dict[str, int]] = {
     "t5": {"rows": 4, "source": 512, "target": 114, "vocabulary": 32128},
@@ -154,7 +155,7 @@ def summarise(
 
 def ratios(engines: dict[str, Any]) -> dict[str, float]:
     found = {}
-    for own in ("unmask bfloat16", "unmask bfloat16 compiled"):
+    for own in (name for name in ENGINES if name.startswith("unmask bfloat16")):
         for peer in ("transformers bfloat16", "transformers bfloat16 compiled", "unmask bfloat16"):
             ours, theirs = engines.get(own, {}), engines.get(peer, {})
             if own != peer and "tokens_per_second" in ours and "tokens_per_second" in theirs:

@@ -15,6 +15,7 @@ from training import Batch, make_runner
 from unmask.electra.pair import ElectraPair
 from unmask.nn.ragged import Layout
 from unmask.t5.model import T5ForConditionalGeneration
+from unmask.training.activations import recomputed_layers
 from unmask.training.allocator import kept_memory
 from unmask.training.compiling import compiled_layers
 
@@ -28,9 +29,11 @@ def load(model: Path, precision: str, threads: int) -> Callable[..., Any]:
     return _electra(model, precision) if (model / "generator").is_dir() else _t5(model, precision)
 
 
-def _compile(model: nn.Module, precision: str) -> None:
+def _change(model: nn.Module, precision: str) -> None:
     if precision.endswith("compiled"):
         _KEPT.enter_context(compiled_layers(model))
+    if precision.endswith("recomputed"):
+        _KEPT.enter_context(recomputed_layers(model))
 
 
 def _layout(stream: Tensor) -> Layout:
@@ -46,7 +49,7 @@ def _t5(directory: Path, precision: str) -> Callable[..., Any]:
         total = model.loss_sum(inputs.flatten(), layouts[0], targets.flatten(), layouts[1])
         return total / targets.numel()
 
-    _compile(model, precision)
+    _change(model, precision)
     return make_runner([model], loss, lambda batch: [loss(batch)], precision)
 
 
@@ -68,5 +71,5 @@ def _electra(directory: Path, precision: str) -> Callable[..., Any]:
             F.binary_cross_entropy_with_logits(logits, replaced),
         ]
 
-    _compile(pair, precision)
+    _change(pair, precision)
     return make_runner([pair], loss, losses, precision)
