@@ -31,6 +31,7 @@ from unmask.nn.losses import CHUNK_ROWS, at_least_float32, linear_log_probabilit
 from unmask.nn.ragged import Layout
 from unmask.nn.sampling import sample, uniforms
 from unmask.nn.sums import Sums
+from unmask.nn.transfer import to_device
 
 #: Texts that are scored together.
 SCORED_TOGETHER = 64
@@ -67,7 +68,7 @@ class TwoTowers(nn.Module):
     def forward(self, ids: Tensor, layout: Layout, types: Tensor | None = None) -> Tensor:
         """A packed stream → (total, embedding_size), what the logits of each token are made from."""
         x = self.projection(self.embeddings(ids, layout, layout.positions, types))
-        lengths = torch.tensor(layout.lengths, device=ids.device)
+        lengths = to_device(torch.tensor(layout.lengths), ids.device)
         last = torch.repeat_interleave(lengths - 1, lengths)
         starts = torch.repeat_interleave(layout.starts, lengths)
         backwards = starts + last - layout.positions

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from unmask.errors import UserError
 from unmask.nn.ids import check_batch
+from unmask.nn.transfer import to_device
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,25 +90,25 @@ class Layout:
     def starts(self) -> Tensor:
         """(batch,) int64: where each sequence begins in the stream."""
         lengths = torch.tensor(self.lengths)
-        return (lengths.cumsum(0) - lengths).to(self.device)
+        return to_device(lengths.cumsum(0) - lengths, self.device)
 
     @cached_property
     def positions(self) -> Tensor:
         """(total,) int64: the place of each token within its own sequence, from 0."""
         lengths = torch.tensor(self.lengths)
         starts = lengths.cumsum(0) - lengths
-        return (torch.arange(self.total) - starts.repeat_interleave(lengths)).to(self.device)
+        return to_device(torch.arange(self.total) - starts.repeat_interleave(lengths), self.device)
 
     @cached_property
     def row_places(self) -> Tensor:
         """(batch,) int64: a number for each sequence that it has in the whole batch, whatever lies beside it."""
         rows = torch.arange(self.batch) if self.rows is None else torch.tensor(self.rows)
-        return (rows << 32).to(self.device)
+        return to_device(rows << 32, self.device)
 
     @cached_property
     def places(self) -> Tensor:
         """(total,) int64: a number for each token that it has in the whole batch: its sequence's, its position."""
-        lengths = torch.tensor(self.lengths).to(self.device)
+        lengths = to_device(torch.tensor(self.lengths), self.device)
         rows = self.row_places.repeat_interleave(lengths, output_size=self.total)
         return rows + self.positions
 
@@ -127,7 +128,7 @@ class Layout:
     def cells(self) -> Tensor:
         """(total,) int64: the place of each token in the flattened (batch · longest) rectangle."""
         lengths = torch.tensor(self.lengths)
-        rows = torch.arange(self.batch).repeat_interleave(lengths).to(self.device)
+        rows = to_device(torch.arange(self.batch).repeat_interleave(lengths), self.device)
         return rows * self.longest + self.positions
 
     @cached_property
@@ -136,7 +137,7 @@ class Layout:
         if self.is_rectangular:
             return None
         lengths = torch.tensor(self.lengths)
-        return (torch.arange(self.longest) < lengths[:, None]).to(self.device)
+        return to_device(torch.arange(self.longest) < lengths[:, None], self.device)
 
     @cached_property
     def attention_bias(self) -> Tensor | None:

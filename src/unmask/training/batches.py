@@ -9,13 +9,14 @@ import torch
 
 from unmask.nn.ragged import Layout
 from unmask.nn.sums import Sums
+from unmask.nn.transfer import to_device
 from unmask.t5.model import T5ForConditionalGeneration
 from unmask.training.loop import Batch, Loss
 
 
 def to_tensor(array: np.ndarray, device: torch.device) -> torch.Tensor:
     """An int64 tensor on the device from a batch's integers."""
-    return torch.from_numpy(array.astype(np.int64)).to(device, non_blocking=True)
+    return to_device(torch.from_numpy(array.astype(np.int64)), device)
 
 
 def to_layout(batch: Batch, device: torch.device, lengths: str = "lengths") -> Layout:

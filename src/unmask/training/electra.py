@@ -27,6 +27,7 @@ from unmask.electra.tokenizer import ElectraTokenizer
 from unmask.errors import UserError
 from unmask.nn.ragged import Layout
 from unmask.nn.sums import Sums
+from unmask.nn.transfer import to_device
 from unmask.objectives.ramps import Ramp
 from unmask.training.batches import to_layout, to_tensor
 from unmask.training.corpora import Data, held_out_by_corpus, mixed_batches
@@ -68,7 +69,7 @@ class Inputs:
             to_tensor(batch["drawn"], device),
             to_layout(batch, device),
             to_tensor(batch["token_types"], device),
-            torch.from_numpy(batch["weights"]).to(device) if "weights" in batch else None,
+            to_device(torch.from_numpy(batch["weights"]), device) if "weights" in batch else None,
         )
 
     def arguments(self) -> tuple[Tensor, Tensor, Tensor, Layout, Tensor]:
