@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import subprocess
@@ -168,6 +169,14 @@ def test_a_failed_write_leaves_the_old_content(tmp_path: Path, monkeypatch: pyte
                 hub.write_atomically(path, "new")
         assert path.read_text() == "old"
         assert names(tmp_path) == ["file"]
+
+
+def test_a_full_disk_names_the_file(tmp_path: Path) -> None:
+    there = tmp_path / "there"
+    for written in (hub.atomic_file, hub.atomic_directory):
+        with pytest.raises(OSError, match=f"No space left on device: '{there}'"), written(there):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_failed_weights_file_leaves_the_old_one(tmp_path: Path) -> None:

@@ -91,6 +91,7 @@ def test_reckoning_from_a_trial() -> None:
     assert wanted_examples(recipe, TRIAL) == 8
     # 3200 and 2 · 1000, and the 800 that the trial held beyond what is reckoned.
     assert reckoned_memory(recipe, state, TRIAL) == 6000
+    assert reckoned_memory(recipe, dataclasses.replace(state, copy=2400), TRIAL) == 8400
     assert wanted_examples(dataclasses.replace(recipe, batch_size=None, batch_tokens=1200), TRIAL) == 12
     facts = doctor._trial_facts(recipe, state, TRIAL)
     assert facts["measured"] == "3 steps of 4 of a step's 8 examples, float32: 0.5 s each, 800 tokens/s"

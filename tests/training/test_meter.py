@@ -37,6 +37,17 @@ def test_rates_are_over_the_time_that_was_not_paused(monkeypatch: pytest.MonkeyP
     assert read.read() == {"tokens_per_second": 7, "memory_mib": pytest.approx(peak_memory(CPU) / 2**20)}
 
 
+def test_several_processes_have_several_peaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    read = Meter(CPU, "float32", processes=4)
+    read.add(100, 2_000_000_000)
+    now[0] = 1.0
+    values = read.read()
+    assert values["flops_per_second"] == 2e9
+    assert values["share_of_peak"] == pytest.approx(0.5)
+
+
 def test_memory_is_what_the_process_held() -> None:
     before = peak_memory(CPU)
     held = torch.ones(64 * 2**20 // 4 + int(before) // 4)

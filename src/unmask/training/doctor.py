@@ -74,6 +74,10 @@ def examine(
         )
         probe = pretraining_of(one, read, vocabulary, torch.device("cpu"))
         state = state_of(probe.model, recipe.optimiser, with_average=recipe.ema_decay > 0)
+        if (
+            recipe.checkpoint_every and device.type != "cuda"
+        ):  # a GPU's state is copied into memory of the host
+            state = dataclasses.replace(state, copy=state.checkpoint)
         flops = max(probe.flops(probe.batches[number]) for number in range(4))
         room = available(device)
         facts = _state_facts(recipe, state, room)
@@ -121,9 +125,12 @@ def wanted_examples(recipe: PretrainRecipe, trial: Trial) -> float:
 
 
 def reckoned_memory(recipe: PretrainRecipe, state: State, trial: Trial) -> int:
-    """Bytes of a step of the run: its state, what a batch keeps, and what the trial held beyond these."""
+    """Bytes of a step of the run: its state, what a batch keeps, what the trial held beyond these, and the copy of a
+    checkpoint that is being written."""
     beyond = max(0, trial.peak - state.total - trial.kept)
-    return int(state.total + trial.kept * wanted_examples(recipe, trial) / trial.examples + beyond)
+    return int(
+        state.total + state.copy + trial.kept * wanted_examples(recipe, trial) / trial.examples + beyond
+    )
 
 
 def _trial_facts(recipe: PretrainRecipe, state: State, trial: Trial) -> dict[str, str]:
@@ -143,7 +150,8 @@ def _trial_facts(recipe: PretrainRecipe, state: State, trial: Trial) -> dict[str
         f"({with_prefix(trial.machine_peak)}FLOP/s)",
         "memory of the measured steps": f"reckoned {_gib(state.total + trial.kept)} (activations "
         f"{_gib(trial.kept)}), measured {measured}",
-        "memory of a step": _gib(reckoned_memory(recipe, state, trial)),
+        "memory of a step": _gib(reckoned_memory(recipe, state, trial))
+        + (f", {_gib(state.copy)} of it while a checkpoint is written" if state.copy else ""),
         "a step": f"{with_prefix(flops)}FLOP, {seconds:.3g} s, {trial.tokens * share:,.0f} tokens",
         "the run": f"{recipe.steps:,} steps, {with_prefix(flops * recipe.steps)}FLOP, "
         f"{with_prefix(trial.tokens * share * recipe.steps)}tokens, {_duration(seconds * recipe.steps)} without "

@@ -26,15 +26,18 @@ class State:
         gradients: of the trained ones.
         optimiser: its moments.
         average: a moving average of the weights.
+        copy: of what a checkpoint holds, while it is written.
     """
 
     weights: int
     gradients: int
     optimiser: int
     average: int
+    copy: int = 0
 
     @property
     def total(self) -> int:
+        """Between checkpoints."""
         return self.weights + self.gradients + self.optimiser + self.average
 
     @property

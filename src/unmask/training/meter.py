@@ -20,11 +20,16 @@ MEASURED = ("tokens_per_second", "flops_per_second", "share_of_peak", "memory_mi
 
 
 class Meter:
-    """What was done since it was last read, by the time in which it ran."""
+    """What was done since it was last read, by the time in which it ran.
 
-    def __init__(self, device: torch.device, precision: str) -> None:
+    Args:
+        processes: that do it together, each with a device, or threads, of its own.
+    """
+
+    def __init__(self, device: torch.device, precision: str, processes: int = 1) -> None:
         self._device = device
         self._precision = precision
+        self._processes = processes
         self._tokens = self._flops = 0
         self._seconds = 0.0
         self._since = time.perf_counter()
@@ -48,14 +53,14 @@ class Meter:
 
         - tokens_per_second.
         - flops_per_second: of the matrix products (`unmask.t5.flops`, `unmask.electra.flops`), where they are known.
-        - share_of_peak: of that, in the fastest product of this type that was timed in this process.
+        - share_of_peak: of that, in the fastest product of this type that was timed here, times the processes.
         - memory_mib: the most that was ever held: on a GPU by tensors, elsewhere by the process.
         """
         seconds = max(1e-9, self._seconds + time.perf_counter() - self._since)
         values = {"tokens_per_second": self._tokens / seconds}
         if self._flops:
             rate = self._flops / seconds
-            peak = matrix_peak(self._device.type, self._precision)
+            peak = matrix_peak(self._device.type, self._precision) * self._processes
             values |= {"flops_per_second": rate, "share_of_peak": rate / peak}
         self._tokens = self._flops = 0
         self._seconds, self._since = 0.0, time.perf_counter()

@@ -40,7 +40,7 @@ class MetricsLog:
         line = {"step": step, "kind": kind, **values}
         self.lines.append(line)
         if self.written:
-            with self.path.open("a", encoding="utf-8") as file:
+            with hub.naming(self.path), self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
 
 

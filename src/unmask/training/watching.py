@@ -55,7 +55,7 @@ class Watch:
         self._board = Board(directory, first) if tensorboard and ranks.is_first else None
         self.log = MetricsLog(directory / "metrics.jsonl", keep_below=first, written=ranks.is_first)
         self._progress = Progress(label, first, steps, quiet=not ranks.is_first)
-        self._meter = Meter(device, precision)
+        self._meter = Meter(device, precision, ranks.count)
         self._flops = flops
         self._diagnose = diagnose
 
