@@ -54,6 +54,8 @@ def test_wrong_path(pretrain: Refused, tmp_path: Path) -> None:
     assert f"{tmp_path / 'no'} does not exist" in pretrain(data=tmp_path / "no")
     assert not (tmp_path / "run").exists(), "nothing is written for nothing"
     assert "--data-workers -1: it must not be negative" in pretrain("--data-workers", -1)
+    assert "--accumulate 0: it must be at least 1" in pretrain("--accumulate", 0)
+    assert "--parallel fsdp needs several processes" in pretrain("--parallel", "fsdp", "--compile")
 
 
 @pytest.mark.parametrize(

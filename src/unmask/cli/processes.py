@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from unmask.errors import UserError
-from unmask.training.settings import Execution, OptimiserName
+from unmask.training.settings import Execution, OptimiserName, Parallel
 
 if TYPE_CHECKING:
     import torch
@@ -31,16 +31,23 @@ class Processes(Execution):
         checkpoint_activations: layers keep their inputs alone and run again for their gradients, which are the same
             bits: less memory, more time.
         compile: what lies between two attentions is compiled by torch.compile, which needs a C++ compiler.
+        deterministic: on a GPU too, the same bits whenever the run is repeated or continued; what that costs is
+            measured at the start and said. On a CPU it is always so.
     """
 
+    # Once more, as their types are looked up here.
+    parallel: Parallel = "ddp"
+    accumulate: int = 1
     checkpoint_activations: Annotated[bool, Parameter(negative="")] = False
     compile: Annotated[bool, Parameter(negative="")] = False
+    deterministic: Annotated[bool, Parameter(negative="")] = False
 
     def check(self, optimiser: OptimiserName, device: torch.device) -> None:
         """Raises:
         UserError: settings that mean nothing, an optimiser that cannot run so, or no compiler where one is needed.
         """
         from unmask.training.compiling import check_compiler
+        from unmask.training.determinism import prepare_determinism
         from unmask.training.parallel import check_parallel
         from unmask.training.ranks import is_launched
 
@@ -53,6 +60,8 @@ class Processes(Execution):
         check_parallel(self.parallel, optimiser)
         if self.compile:
             check_compiler(device)
+        if self.deterministic:
+            prepare_determinism()
 
     @contextmanager
     def join(self) -> Iterator[Ranks]:

@@ -49,7 +49,8 @@ def attention(
         drawn = int(new_key(query.device)) if dropout else 0
         job = Job(query_layout, key_layout, groups, causal, scale, dropout, drawn)
         return recomputed_attention(query, key, value, bias, job)
-    if query.device.type == "cuda" and not dropout:
+    # FlexAttention adds up the gradient of the bias in any order.
+    if query.device.type == "cuda" and not dropout and not torch.are_deterministic_algorithms_enabled():
         # Here, since it takes its time to be imported.
         from unmask.nn import flex
 

@@ -36,6 +36,7 @@ from unmask.training.best import BestWeights
 from unmask.training.checkpoint_writer import CheckpointWriter
 from unmask.training.checkpoints import load_mean, load_newest, newest_step, remove_leftovers, state_of
 from unmask.training.compiling import check_compiler, compiled_layers
+from unmask.training.determinism import deterministic_operations
 from unmask.training.faults import find_fault
 from unmask.training.health import Diagnose
 from unmask.training.metrics import MetricsLog
@@ -200,6 +201,11 @@ def train(
                         f"({fault}); {saved}: lower learning_rate, or lengthen the warm-up, in a new run"
                     )
 
+    def first_passes() -> None:
+        """Those of the run's first step, for nothing."""
+        _backward(spread, loss_of, batches[0], 0, settings, execution.accumulate)
+        optimiser.zero_grad(set_to_none=True)
+
     model.train()
     over = best is not None and best.is_over(watch.log.lines)
     until = first if over else settings.steps
@@ -207,6 +213,7 @@ def train(
         kept_memory(),
         compiled_layers(model) if execution.compile else nullcontext(),
         recomputed_layers(model) if execution.checkpoint_activations else nullcontext(),
+        deterministic_operations(device, first_passes) if execution.deterministic else nullcontext(),
         _stop_requests(ranks) as stop_requested,
         watch,
         writer,
@@ -216,7 +223,7 @@ def train(
             evaluated(0)
         if execution.compile and first:
             # What is compiled may depend on the batch that it is first met with: that is the run's first, always.
-            _backward(spread, loss_of, batches[0], 0, settings, execution.accumulate)
+            first_passes()
         for step, batch in zip(range(first, until), ahead, strict=True):
             for group in optimiser.param_groups:
                 group["lr"] = settings.learning_rate * factor(step) * group["factor"]

@@ -23,12 +23,15 @@ class Execution:
         checkpoint_activations: layers keep their inputs alone and run again for their gradients, which are the same
             bits: less memory, more time.
         compile: what lies between two attentions is compiled by torch.compile, which needs a C++ compiler.
+        deterministic: on a GPU too, the same bits whenever the run is repeated or continued; what that costs is
+            measured at the start and said. On a CPU it is always so.
     """
 
     parallel: Parallel = "ddp"
     accumulate: int = 1
     checkpoint_activations: bool = False
     compile: bool = False
+    deterministic: bool = False
 
 
 #: One process, all at once.
