@@ -59,7 +59,12 @@ for name, summary in {
     vocabulary.command(f"unmask.cli.vocabulary:{name}", name=name, help=summary)
 app.command(vocabulary)
 export = App(name="export", help="Write a model for another engine.")
-export.command("unmask.cli.export:ct2", name="ct2", help="Write a T5 for CTranslate2.")
+for name, summary in {
+    "ct2": "Write a T5 for CTranslate2.",
+    "onnx": "Write a T5 or an ELECTRA as ONNX graphs, checked in ONNX Runtime.",
+    "transformers": "Write a model as a plain directory of Transformers.",
+}.items():
+    export.command(f"unmask.cli.export:{name}", name=name, help=summary)
 app.command(export)
 
 

@@ -1,0 +1,234 @@
+"""T5 and ELECTRA as ONNX graphs, float32 or int8, checked in ONNX Runtime before they take their place."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from unmask import hub
+from unmask.electra.tokenizer import ElectraTokenizer
+from unmask.errors import MissingExtraError, UserError
+from unmask.export.onnx_check import LONGEST, TEXTS, TOLERANCE, Check, check_electra, check_t5
+from unmask.export.onnx_graphs import ELECTRAS, Graph, electra_graph, t5_graphs
+from unmask.export.place import check_place, new_directory
+from unmask.export.source import Source
+from unmask.t5.byte_tokenizer import load_tokenizer
+from unmask.t5.config import KINDS
+from unmask.t5.model import T5ForConditionalGeneration
+from unmask.t5.writing import encode_with_end
+
+#: What an export says of itself.
+RECORD = "onnx.json"
+#: The oldest set of operators that has all that is traced, and that ONNX Runtime has known since 1.15 (2023).
+OPSET = 17
+
+StoredType = Literal["float32", "int8"]
+
+
+@dataclass(frozen=True)
+class OnnxExport:
+    """What was written.
+
+    Attributes:
+        model: what it was made from, as it was named.
+        architecture: the Hub's name of it.
+        dtype: of the weights of matrix products; everything else is float32.
+        files: the graphs.
+        float32, int8: beside PyTorch's float32 model; int8 is None in a float32 export.
+    """
+
+    model: str
+    architecture: str
+    dtype: StoredType
+    files: list[str]
+    float32: Check
+    int8: Check | None
+
+    def summary(self) -> str:
+        """A line for each check, for a terminal."""
+        found = {"float32": self.float32, "int8": self.int8}
+        return "\n".join(f"{name}: {check.summary()}" for name, check in found.items() if check is not None)
+
+
+def export(
+    model: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    dtype: StoredType = "float32",
+    overwrite: bool = False,
+    say: Callable[[str], object] = lambda _: None,
+) -> OnnxExport:
+    """Write a model as ONNX graphs with its tokenizer and config.json, whole or not at all.
+
+    A T5 becomes encoder.onnx and decoder.onnx (`t5_graphs`), an ELECTRA with its head model.onnx
+    (`electra_graph`). The float32 graphs are run by ONNX Runtime on a few texts: logits must be PyTorch's to 1e-4 of
+    the largest, and a T5 must write the same ids greedily. int8 is made from them by ONNX Runtime's dynamic
+    quantisation (weights of matrix products, a scale for each output channel, 7 bits so that no processor's products
+    saturate; inputs as they come), and measured on the same texts.
+
+    Args:
+        model: a model directory or Hub name: a T5 that writes, an ELECTRA with or without a head.
+        dtype: how the weights of matrix products are stored.
+        overwrite: replace an earlier export.
+        say: is told what is being done.
+
+    Raises:
+        UserError: no such model, one of another kind, a place that is taken, graphs that compute something else.
+        MissingExtraError: onnx or ONNX Runtime is not installed.
+    """
+    place = Path(out).expanduser()
+    check_place(place, overwrite=overwrite, signs=(RECORD,))
+    _require()
+    subject = _subject(hub.find_model(model))
+    with new_directory(place, overwrite=overwrite, signs=(RECORD,)) as temporary:
+        say("tracing")
+        wide = temporary / "float32"
+        wide.mkdir()
+        for graph in subject.graphs:
+            _trace(graph, wide)
+        say("checking")
+        exact = subject.check(wide)
+        _refuse_others(exact, subject.architecture)
+        narrow = None
+        if dtype == "int8":
+            say("quantising")
+            for graph in subject.graphs:
+                _quantize(wide / f"{graph.name}.onnx", temporary)
+            narrow = subject.check(temporary)
+        else:
+            for path in list(wide.iterdir()):
+                path.rename(temporary / path.name)
+        shutil.rmtree(wide)
+        files = sorted(path.name for path in temporary.iterdir())
+        subject.save_rest(temporary)
+        result = OnnxExport(str(model), subject.architecture, dtype, files, exact, narrow)
+        hub.write_json(temporary / RECORD, asdict(result))
+    return result
+
+
+@dataclass(frozen=True)
+class _Subject:
+    architecture: str
+    graphs: list[Graph]
+    check: Callable[[Path], Check]
+    #: Writes tokenizer and configs.
+    save_rest: Callable[[Path], None]
+
+
+def _subject(directory: Path) -> _Subject:
+    """Raises:
+    UserError: a model that is not exported.
+    """
+    source = Source.of(directory)
+    if source.architecture in ELECTRAS:
+        return _electra(directory, source.architecture)
+    if source.kind in KINDS and source.architecture.endswith("ForConditionalGeneration"):
+        return _t5(directory, source.architecture)
+    raise UserError(
+        f"{source}: ONNX is written of a T5 that writes (T5ForConditionalGeneration) and of {', '.join(ELECTRAS)}"
+    )
+
+
+def _t5(directory: Path, architecture: str) -> _Subject:
+    model = T5ForConditionalGeneration.from_pretrained(directory, dtype="float32")
+    tokenizer = load_tokenizer(directory)
+    rows = encode_with_end(tokenizer, TEXTS, LONGEST)
+
+    def save_rest(place: Path) -> None:
+        tokenizer.save_pretrained(place)
+        hub.write_json(place / hub.CONFIG, model.config.to_hub() | {"architectures": [architecture]})
+        hub.write_json(place / hub.GENERATION_CONFIG, model.generation_config)
+
+    return _Subject(architecture, t5_graphs(model), lambda place: check_t5(model, place, rows), save_rest)
+
+
+def _electra(directory: Path, architecture: str) -> _Subject:
+    model = ELECTRAS[architecture].from_pretrained(directory, dtype="float32")
+    tokenizer = ElectraTokenizer.from_pretrained(directory)
+    longest = min(LONGEST, model.config.max_position_embeddings)
+    rows = tokenizer(list(TEXTS), truncation=True, max_length=longest)["input_ids"]
+    graph = electra_graph(model)
+
+    def check(place: Path) -> Check:
+        return check_electra(model, place / f"{graph.name}.onnx", rows, graph.outputs)
+
+    def save_rest(place: Path) -> None:
+        tokenizer.save_pretrained(place)
+        hub.write_json(place / hub.CONFIG, model.config.to_hub() | {"architectures": [architecture]})
+
+    return _Subject(architecture, [graph], check, save_rest)
+
+
+def _refuse_others(check: Check, architecture: str) -> None:
+    if not check.largest <= TOLERANCE:
+        raise UserError(
+            f"{architecture} in ONNX Runtime differs from PyTorch by {check.largest:.1e} of the largest logit, more "
+            f"than {TOLERANCE:.0e}: nothing was written"
+        )
+    if architecture.endswith("ForConditionalGeneration") and check.same != 1.0:
+        raise UserError(
+            f"{architecture} in ONNX Runtime writes other texts than PyTorch: nothing was written"
+        )
+
+
+def _trace(graph: Graph, directory: Path) -> None:
+    """The tracer that needs no more than torch and onnx; what it warns of, sizes in Python, are kept open by us."""
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            # The tracer gives the mode back that it finds here, to all parts of the model.
+            graph.module.eval(),
+            tuple(graph.example.values()),
+            directory / f"{graph.name}.onnx",
+            input_names=list(graph.example),
+            output_names=graph.outputs,
+            dynamic_axes=graph.axes,
+            opset_version=OPSET,
+            dynamo=False,
+        )
+
+
+def _quantize(path: Path, out: Path) -> None:
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    with _quiet():
+        quantize_dynamic(
+            path,
+            out / path.name,
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+            reduce_range=True,
+            op_types_to_quantize=["MatMul"],
+            # A file holds 2 GB at most: the weights of a longer one lie beside it.
+            use_external_data_format=sum(part.stat().st_size for part in path.parent.iterdir())
+            > 2_000_000_000,
+            extra_options={"MatMulConstBOnly": True},
+        )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """ONNX Runtime's advice to preprocess is for other graphs than ours, and goes to the root logger."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def _require() -> None:
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+    except ImportError:
+        raise MissingExtraError("ONNX", "export") from None
