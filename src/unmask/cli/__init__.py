@@ -36,6 +36,7 @@ for name, summary in {
     "generate": "Write text with a model.",
     "fill": "Show what a model puts into gaps, and which tokens ELECTRA suspects.",
     "explain": "Write a page on why a model says what it says.",
+    "serve": "Serve models over HTTP, OpenAI-compatible.",
     "quantize": "Write a model in int8 or bfloat16, and report what that costs.",
     "convert": "Turn a checkpoint of T5X, Flax or Google's ELECTRA, or an adapter, into a model directory.",
 }.items():

@@ -89,11 +89,12 @@ class T5TaskModel:
     def examples(self, rows: Sequence[Row]) -> Pairs:
         kind = self.task.its_kind
         return Pairs(
-            self._sources(rows),
+            self.sources(rows),
             self._encode([kind.target_text(self.task, row) for row in rows], self.task.max_target_length),
         )
 
-    def _sources(self, rows: Sequence[Row]) -> list[list[int]]:
+    def sources(self, rows: Sequence[Row]) -> list[list[int]]:
+        """The ids that are read for each row."""
         kind = self.task.its_kind
         return self._encode([kind.source_text(self.task, row) for row in rows], self.task.max_source_length)
 
@@ -116,14 +117,20 @@ class T5TaskModel:
             max_new_tokens=self.task.max_target_length,
             max_source_length=self.task.max_source_length,
         )
-        return [
-            Prediction(kind.answer(self.task, row, text, self.labels))
-            for row, text in zip(rows, written, strict=True)
-        ]
+        return [self.answer(row, text) for row, text in zip(rows, written, strict=True)]
+
+    def writes(self, rows: Sequence[Row]) -> bool:
+        """Whether the answers to rows are written, not chosen from candidates."""
+        kind = self.task.its_kind
+        return any(kind.candidates(self.task, row, self.labels) is None for row in rows)
+
+    def answer(self, row: Row, text: str) -> Prediction:
+        """What a text that was written for a row stands for."""
+        return Prediction(self.task.its_kind.answer(self.task, row, text, self.labels))
 
     def _choose(self, rows: Sequence[Row], candidates: Sequence[Mapping[str, str]]) -> list[Prediction]:
         """The likeliest candidate of each row, with its share of the probability of all."""
-        sources = self._sources(rows)
+        sources = self.sources(rows)
         targets = [self._encode(list(some.values()), self.task.max_target_length) for some in candidates]
         found = [Prediction("")] * len(rows)
         for places in self._batches(sources, targets):
