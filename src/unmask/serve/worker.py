@@ -82,6 +82,8 @@ class Worker:
         self._waiting: deque[Job] = deque()
         self._batch = ContinuousBatch()
         self._running: set[Write] = set()
+        # Tokens read and fed that the batch's caches have room for, a row.
+        self._reserved = (0, 0)
         self._answering: list[Call] = []
         self._news: set[Job] = set()
 
@@ -166,24 +168,33 @@ class Worker:
         return taken
 
     def _take_writes(self) -> list[Write]:
-        """The next results that there is room for in the batch; nobody overtakes."""
+        """The next results that there is room for in the batch; nobody overtakes.
+
+        Caches never get smaller while there are rows: where they are twice as long as needed, nobody enters until all
+        have left.
+        """
         taken: list[Write] = []
-        rows = list(self._running)
-        longest = [max((length(job) for job in rows), default=0) for length in (_read, _fed)]
+        running = len(self._running)
+        if not running:
+            self._reserved = (0, 0)
+        needed = [max((length(job) for job in self._running), default=0) for length in (_read, _fed)]
         used = 0
         with self._thread.changed:
             for job in self._waiting:
                 if not isinstance(job, Write):
                     continue
-                wider = [max(longest[0], _read(job)), max(longest[1], _fed(job))]
-                count = len(rows) + len(taken) + 1
+                count = running + len(taken) + 1
+                needed = [max(needed[0], _read(job)), max(needed[1], _fed(job))]
+                wide = max(needed[0], self._reserved[0]), max(needed[1], self._reserved[1])
                 # What is larger than a batch is a batch by itself.
-                if count > 1 and (count > self.limits.rows or count * sum(wider) > self.limits.batch_tokens):
+                if count > 1 and (count > self.limits.rows or count * sum(wide) > self.limits.batch_tokens):
+                    break
+                if running and sum(wide) > 2 * sum(needed):
                     break
                 if taken and used + _read(job) > self.limits.piece_tokens:
                     break
                 taken.append(job)
-                longest, used = wider, used + _read(job)
+                self._reserved, used = wide, used + _read(job)
             self._remove(taken)
         return taken
 
