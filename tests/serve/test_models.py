@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from unmask.cli import serve as cli_serve
 from unmask.errors import UserError
 
 models = pytest.importorskip("unmask.serve.models", reason="needs the extra serve")
@@ -35,6 +36,21 @@ def refusal(place: Path) -> str:
     with pytest.raises(UserError) as caught:
         models.load("copy", str(place), None, torch.device("cpu"))
     return str(caught.value)
+
+
+def test_the_first_request_waits_for_no_compiler(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = []
+    step = models.ContinuousBatch.step
+    monkeypatch.setattr(
+        models.ContinuousBatch, "step", lambda batch: written.append(len(batch)) or step(batch)
+    )
+    models.load("copy", str(copy), None, torch.device("cpu"))
+    assert written == [1, 2], "a row alone, and one that joins it"
+
+
+def test_names(tmp_path: Path) -> None:
+    names = cli_serve._named([str(tmp_path / "a" / "model"), str(tmp_path / "b"), "c=google/t5"])
+    assert names == {"a": str(tmp_path / "a" / "model"), "b": str(tmp_path / "b"), "c": "google/t5"}
 
 
 @pytest.mark.parametrize("beside", [(), ("other.safetensors",)])

@@ -13,6 +13,7 @@ from cyclopts import Parameter
 from unmask.cli.machine import Machine
 from unmask.errors import MissingExtraError, UserError
 from unmask.serve.limits import Limits
+from unmask.training.runs import MODEL
 
 LIMITS = Limits()
 
@@ -127,7 +128,9 @@ def _named(models: list[str]) -> dict[str, str]:
     places: dict[str, str] = {}
     for model in models:
         name, _, place = model.rpartition("=") if not Path(model).exists() else ("", "", model)
-        name = name or Path(place).name or place
+        path = Path(place)
+        # A run keeps its model in RUN/model: all are called that.
+        name = name or (path.absolute().parent.name if path.name == MODEL else path.name) or place
         if name in places:
             raise UserError(f"two models are called {name}: give one another name, NAME={place}")
         places[name] = place

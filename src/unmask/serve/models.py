@@ -18,6 +18,8 @@ from unmask.electra.pair import DISCRIMINATOR, GENERATOR
 from unmask.electra.tokenizer import ElectraTokenizer
 from unmask.electra.writer import ElectraForConditionalGeneration
 from unmask.errors import UserError
+from unmask.generation.continuous import ContinuousBatch
+from unmask.generation.settings import GenerationSettings
 from unmask.serve import electra_answers, explaining, t5_answers
 from unmask.serve.limits import Limits
 from unmask.serve.metrics import Metrics
@@ -104,7 +106,25 @@ def load(name: str, place: str, task: str | None, device: torch.device) -> Serve
     if learnt is not None and learnt.kind not in ROUTES:
         raise UserError(f"task {learnt.name!r} is {learnt.kind}: only {', '.join(ROUTES)} are served")
     made = _t5 if family == "t5" else _electra
-    return made(name, directory, device, learnt)
+    served = made(name, directory, device, learnt)
+    _warm_up(served)
+    return served
+
+
+@torch.inference_mode()
+def _warm_up(served: ServedModel) -> None:
+    """Have compiled and laid out, before the door opens, what the first request would wait for."""
+    ids = served.tokenizer.encode("a")
+    for ability, item in (("embed", ids), ("detect", ids), ("score", (ids, ids))):
+        if ability in served.functions:
+            served.functions[ability]([item])
+    if served.t5 is None:
+        return
+    batch = ContinuousBatch()
+    for number in range(2):
+        plan = continuous.plan_of(served.t5, [], GenerationSettings(min_new_tokens=2), limit=2)
+        batch.admit(partial(continuous.start, served.t5, [ids]), [(number, plan)])
+        batch.step()
 
 
 def check_weights(directory: Path) -> None:
