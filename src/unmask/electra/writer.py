@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
@@ -315,13 +315,22 @@ class ElectraForConditionalGeneration(nn.Module):
         halves = [half for half in (self.generator, self.discriminator) if half is not None]
         return min(half.config.max_position_embeddings for half in halves)
 
-    def write(self, canvas: Canvas, plan: Refinement) -> Refined:
-        """Fill all masks of a canvas, without gradient and without dropout."""
+    def write(
+        self, canvas: Canvas, plan: Refinement, watch: Callable[[Tensor, Tensor], None] | None = None
+    ) -> Refined:
+        """Fill all masks of a canvas, without gradient and without dropout.
+
+        Args:
+            watch: is told before each pass of the generator: the ids (total,) as they stand, and the places (n,)
+                that are open.
+        """
         generator, discriminator, types = self.generator, self.discriminator, canvas.types
         unknown = range(self.tokenizer.vocab_size, generator.config.vocab_size)
         forbidden = torch.tensor([*sorted(self.tokenizer.special_ids), *unknown], device=canvas.ids.device)
 
         def propose(ids: Tensor, layout: Layout, at: Tensor) -> Tensor:
+            if watch is not None:
+                watch(ids, at)
             return generator.logits(generator.hidden(ids, layout, types, at=at))
 
         def judge(ids: Tensor, layout: Layout) -> Tensor:

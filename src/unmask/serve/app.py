@@ -21,6 +21,7 @@ from unmask.serve.limits import Limits
 from unmask.serve.middleware import GONE, Gate, refusal
 from unmask.serve.models import ServedModel
 from unmask.serve.openai_routes import openai_routes
+from unmask.serve.page_routes import page_routes
 from unmask.serve.service import GoneError, Service
 from unmask.serve.state_routes import state_routes
 from unmask.serve.task_routes import task_routes
@@ -79,7 +80,7 @@ def make_app(
         )
     app.add_middleware(Gate, metrics=service.metrics, limits=limits, keys=keys)
     _add_errors(app)
-    for router in (state_routes(service), openai_routes(service), task_routes(service)):
+    for router in (state_routes(service), openai_routes(service), task_routes(service), page_routes()):
         app.include_router(router)
     return app
 

@@ -120,6 +120,7 @@ class Filling(Body):
         max_tokens: (T5) of all gaps of a text together.
         at_least, at_most: (ELECTRA) tokens of a gap.
         alternatives: (ELECTRA, at_most 1) how many proposals to name for each gap.
+        stream: (T5, one text) events with the gaps as far as they are written, after each token.
     """
 
     input: Texts
@@ -127,6 +128,21 @@ class Filling(Body):
     at_least: int = Field(1, ge=1, le=32)
     at_most: int = Field(8, ge=1, le=32)
     alternatives: int = Field(5, ge=1, le=50)
+    stream: bool = False
+
+
+class Rounds(Body):
+    """A text that an ELECTRA pair continues; see `unmask.generation.refinement.Refinement`.
+
+    Attributes:
+        max_tokens: how many are written.
+    """
+
+    input: str
+    max_tokens: int = Field(12, ge=1, le=256)
+    rounds: int = Field(8, ge=1, le=64)
+    revisions: int = Field(2, ge=0, le=16)
+    judged: bool = False
 
 
 class Pair(BaseModel):

@@ -7,15 +7,19 @@ from typing import Any
 
 import torch
 
+from unmask.electra.answers import Canvas
 from unmask.electra.filling import read_text
 from unmask.electra.heads import ElectraModel
 from unmask.electra.model import ElectraForPreTraining
 from unmask.electra.tokenizer import ElectraTokenizer
 from unmask.electra.writer import ElectraForConditionalGeneration
 from unmask.errors import UserError
+from unmask.generation.refinement import Refinement
 from unmask.nn.ragged import Layout
 from unmask.text.gaps import GAP
 
+#: (ids, new tokens, how to write)
+RoundsOf = tuple[list[int], int, Refinement]
 #: (text, at_least, at_most, alternatives)
 Gaps = tuple[str, int, int, int]
 
@@ -91,3 +95,39 @@ def _written(pair: ElectraForConditionalGeneration, text: str, at_least: int, at
     if pair.discriminator is not None:
         answer |= detect(pair.discriminator, tokenizer, [filled.ids])[0]
     return answer
+
+
+def write_rounds(
+    pair: ElectraForConditionalGeneration, breathe: Callable[[], None], items: Sequence[RoundsOf]
+) -> list[dict[str, Any]]:
+    """Texts continued, with what they were before each pass of the generator: tokens, and the open places.
+
+    Args:
+        breathe: is called before each pass.
+    """
+    return [_rounds(pair, breathe, *item) for item in items]
+
+
+def _rounds(
+    pair: ElectraForConditionalGeneration,
+    breathe: Callable[[], None],
+    row: list[int],
+    new: int,
+    plan: Refinement,
+) -> dict[str, Any]:
+    tokenizer, passes = pair.tokenizer, list[dict[str, Any]]()
+
+    def watch(ids: torch.Tensor, at: torch.Tensor) -> None:
+        breathe()
+        # Places count without the [CLS] in front.
+        passes.append({"tokens": tokens_of(tokenizer, ids.tolist()[1:-1]), "open": (at - 1).tolist()})
+
+    ids = [*row[:-1], *[tokenizer.mask_token_id] * new, row[-1]]
+    pair.check_length(len(ids))
+    device = pair.device
+    canvas = Canvas(
+        torch.tensor(ids, device=device), Layout.of([len(ids)], device), None, [len(row) - 1], [len(ids) - 1]
+    )
+    written = pair.write(canvas, plan, watch).ids.tolist()
+    passes.append({"tokens": tokens_of(tokenizer, written[1:-1]), "open": []})
+    return {"rounds": passes, "text": tokenizer.decode(written[1:-1])}

@@ -195,6 +195,8 @@ def _electra(name: str, directory: Path, device: torch.device, task: Task | None
         pair = ElectraForConditionalGeneration.from_pretrained(directory, device=device)
         generator, discriminator = pair.generator, pair.discriminator
         served.functions["fill"] = partial(electra_answers.fill, pair, served.breathe)
+        if pair.answer_length is None:
+            served.functions["rounds"] = partial(electra_answers.write_rounds, pair, served.breathe)
     elif inner.is_dir() or architectures[0] == ElectraForPreTraining.architecture:
         place = inner if inner.is_dir() else directory
         discriminator = ElectraForPreTraining.from_pretrained(place, device=device).eval()

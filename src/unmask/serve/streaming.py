@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from unmask.errors import UserError
 from unmask.serve.bodies import Writing
+from unmask.serve.jobs import Write
 from unmask.serve.models import ServedModel
 from unmask.serve.writing import Result, pieces
 
@@ -131,6 +132,44 @@ class EventStream(StreamingResponse):
     def _chunk(self, result: Result, finish: str | None, content: dict[str, Any]) -> str:
         choice = {"index": result.index, "finish_reason": finish, **content}
         return _event(self._head | {"object": self._form.chunk, "choices": [choice]})
+
+
+class EventsOfGaps(StreamingResponse):
+    """What a T5 has put into the gaps of a text, after each token; where the client goes, the job ends."""
+
+    def __init__(
+        self, model: ServedModel, job: Write, gaps: Callable[[list[int]], list[str]], seconds: float
+    ) -> None:
+        """Args:
+        job: submitted already, eager.
+        gaps: of the ids as far as they are written.
+        """
+        self._model, self._job, self._gaps = model, job, gaps
+        self._until = time.monotonic() + seconds
+        super().__init__(self._lines(), media_type="text/event-stream", headers={"cache-control": "no-store"})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._model.worker.cancel([self._job])
+
+    async def _lines(self) -> AsyncIterator[str]:
+        ids: list[int] = []
+        try:
+            async with asyncio.timeout(max(0.0, self._until - time.monotonic())):
+                async for fresh in self._job.written():
+                    ids += fresh
+                    yield _event({"gaps": self._gaps(ids)})
+        except TimeoutError:
+            yield _failure("the time for a request is up", "server_error")
+        except UserError as problem:
+            yield _failure(str(problem), "invalid_request_error")
+        except Exception:
+            logger.exception("a stream of %s failed", self._model.name)
+            yield _failure("the server failed: its log says why", "server_error")
+        else:
+            yield "data: [DONE]\n\n"
 
 
 def _event(content: dict[str, Any]) -> str:

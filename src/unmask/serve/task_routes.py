@@ -9,11 +9,13 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from unmask.errors import UserError
-from unmask.serve.bodies import Detection, Explanation, Filling, Pairs, Rows
+from unmask.generation.refinement import Refinement
+from unmask.serve.bodies import Detection, Explanation, Filling, Pairs, Rounds, Rows
 from unmask.serve.explaining import Question
 from unmask.serve.jobs import Write
 from unmask.serve.models import ServedModel
 from unmask.serve.service import Service
+from unmask.serve.streaming import EventsOfGaps
 from unmask.serve.writing import check_length, check_limit, write_of
 from unmask.t5.filling import gap_source, gap_texts
 from unmask.tasks.kinds.kind import Row
@@ -25,10 +27,12 @@ def task_routes(service: Service) -> APIRouter:
     router = APIRouter(prefix="/v1")
 
     @router.post("/fill")
-    async def fill(body: Filling, request: Request) -> dict[str, Any]:
+    async def fill(body: Filling, request: Request) -> Any:
         model = service.model(request, body.model, "fill")
         texts = [body.input] if isinstance(body.input, str) else body.input
         service.check_texts(texts, len(texts))
+        if body.stream:
+            return await _stream_gaps(service, model, body, texts)
         write = _fill_by_t5 if model.t5 is not None else _fill_by_electra
         found = await write(service, request, model, body, texts)
         filled = zip(texts, found, strict=True)
@@ -36,6 +40,17 @@ def task_routes(service: Service) -> APIRouter:
             "model": body.model,
             "data": [one | {"text": _filled(text, one["gaps"])} for text, one in filled],
         }
+
+    @router.post("/rounds")
+    async def rounds(body: Rounds, request: Request) -> dict[str, Any]:
+        model = service.model(request, body.model, "rounds")
+        check_limit(body.max_tokens, service.limits)
+        plan = Refinement(rounds=body.rounds, revisions=body.revisions, judged=body.judged)
+        service.check_texts([body.input], 1)
+        (row,) = await service.encode(model, [body.input])
+        size = (len(row) + body.max_tokens) * (body.rounds + body.revisions)
+        found = await service.call(request, model, "rounds", [(row, body.max_tokens, plan)], [size])
+        return {"model": body.model, **found[0]}
 
     @router.post("/detect")
     async def detect(body: Detection, request: Request) -> dict[str, Any]:
@@ -101,6 +116,22 @@ async def _fill_by_t5(
         {"gaps": gap_texts(model.tokenizer, ids, text.count(GAP))}
         for ids, text in zip(written, texts, strict=True)
     ]
+
+
+async def _stream_gaps(
+    service: Service, model: ServedModel, body: Filling, texts: Sequence[str]
+) -> EventsOfGaps:
+    if model.t5 is None or len(texts) != 1:
+        raise UserError("stream: a T5 fills the gaps of one text token by token; leave it out for others")
+    check_limit(body.max_tokens, service.limits)
+    text = texts[0]
+    row = await asyncio.to_thread(gap_source, model.tokenizer, text)
+    check_length(len(row), model, service.limits)
+    job = write_of(model, row, body.max_tokens)
+    job.eager = True
+    model.worker.submit([job])
+    gaps = text.count(GAP)
+    return EventsOfGaps(model, job, lambda ids: gap_texts(model.tokenizer, ids, gaps), service.limits.seconds)
 
 
 async def _fill_by_electra(
