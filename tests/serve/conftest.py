@@ -19,6 +19,7 @@ from unmask.electra.config import ElectraConfig
 from unmask.electra.heads import ElectraForSequenceClassification
 from unmask.electra.model import ElectraForMaskedLM, ElectraForPreTraining
 from unmask.electra.tokenizer import ElectraTokenizer
+from unmask.generation.continuous import ContinuousBatch
 from unmask.t5.byte_tokenizer import ByT5Tokenizer
 from unmask.t5.config import T5Config
 from unmask.t5.model import T5ForConditionalGeneration
@@ -26,6 +27,7 @@ from unmask.t5.model import T5ForConditionalGeneration
 uvicorn = pytest.importorskip("uvicorn", reason="needs the extra serve")
 openai = pytest.importorskip("openai")
 
+from unmask.serve import t5_answers  # noqa: E402
 from unmask.serve.app import make_app  # noqa: E402
 from unmask.serve.limits import Limits  # noqa: E402
 from unmask.serve.models import load  # noqa: E402
@@ -146,6 +148,23 @@ def server(start: Callable[..., Any]) -> Iterator[Server]:
     """All models, the usual limits."""
     with start(("t5", "pair", "taste")) as made:
         yield made
+
+
+@pytest.fixture
+def slowly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step of writing or of a search takes at least 10 ms, on any machine."""
+
+    def slower(kind: type, name: str) -> None:
+        method = getattr(kind, name)
+
+        def slow(*arguments: Any) -> Any:
+            time.sleep(0.01)
+            return method(*arguments)
+
+        monkeypatch.setattr(kind, name, slow)
+
+    slower(ContinuousBatch, "step")
+    slower(t5_answers._Pause, "apply")
 
 
 @pytest.fixture(scope="session")

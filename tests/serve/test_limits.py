@@ -20,11 +20,11 @@ openai = pytest.importorskip("openai")
 
 #: A result that takes some hundred steps: the end is forbidden.
 LONG = {"model": "t5", "prompt": "on and on", "max_tokens": 400, "min_tokens": 400}
-#: A beam search that takes a second.
+#: A beam search.
 SEARCH = {"model": "t5", "prompt": "far", "max_tokens": 60, "min_tokens": 60, "num_beams": 4}
 
 
-def test_a_client_that_goes_frees_its_place(server: Any) -> None:
+def test_a_client_that_goes_frees_its_place(server: Any, slowly: None) -> None:
     before = server.metric("unmask_cancelled_total")
     with server.http.stream("POST", "/v1/completions", json=LONG | {"stream": True}) as answer:
         lines = answer.iter_lines()
@@ -34,7 +34,7 @@ def test_a_client_that_goes_frees_its_place(server: Any) -> None:
     assert server.metric("unmask_cancelled_total") == before + 1
 
 
-def test_a_client_that_goes_without_a_stream(server: Any) -> None:
+def test_a_client_that_goes_without_a_stream(server: Any, slowly: None) -> None:
     before = server.metric("unmask_cancelled_total")
     with httpx.Client(base_url=server.url) as client, pytest.raises(httpx.ReadTimeout):
         client.post("/v1/completions", json=LONG | {"n": 4, "temperature": 1}, timeout=0.3)
@@ -42,7 +42,7 @@ def test_a_client_that_goes_without_a_stream(server: Any) -> None:
     server.wait(lambda: server.metric("unmask_batch_rows") == 0)
 
 
-def test_a_beam_search_that_nobody_waits_for_ends(server: Any) -> None:
+def test_a_beam_search_that_nobody_waits_for_ends(server: Any, slowly: None) -> None:
     before = server.metric("unmask_call_rows_count")
     with httpx.Client(base_url=server.url) as client, pytest.raises(httpx.ReadTimeout):
         client.post("/v1/completions", json=SEARCH | {"max_tokens": 400}, timeout=0.3)
@@ -50,7 +50,7 @@ def test_a_beam_search_that_nobody_waits_for_ends(server: Any) -> None:
     assert server.metric("unmask_call_rows_count") == before + 1  # of the embedding alone
 
 
-def test_writing_goes_on_beside_a_beam_search(server: Any) -> None:
+def test_writing_goes_on_beside_a_beam_search(server: Any, slowly: None) -> None:
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         search = pool.submit(server.http.post, "/v1/completions", json=SEARCH)
         server.client.completions.create(model="t5", prompt="quick", max_tokens=3)
@@ -58,11 +58,11 @@ def test_writing_goes_on_beside_a_beam_search(server: Any) -> None:
         assert search.result().status_code == 200
 
 
-def test_overload_is_refused_and_passes(start: Any) -> None:
+def test_overload_is_refused_and_passes(start: Any, slowly: None) -> None:
     with start(("t5",), Limits(queue=4, rows=2, inputs=4)) as server:
 
         async def ask(client: httpx.AsyncClient, number: int) -> httpx.Response:
-            body = {"model": "t5", "prompt": f"number {number}", "max_tokens": 60, "min_tokens": 60}
+            body = {"model": "t5", "prompt": f"number {number}", "max_tokens": 20, "min_tokens": 20}
             return await client.post("/v1/completions", json=body)
 
         async def all_at_once() -> list[httpx.Response]:
@@ -81,12 +81,11 @@ def test_overload_is_refused_and_passes(start: Any) -> None:
         assert server.metric("unmask_queue_requests") == server.metric("unmask_batch_rows") == 0
 
 
-def test_time_is_up(start: Any) -> None:
-    with start(("t5",), Limits(seconds=0.3, new_tokens=4000)) as server:
-        long = LONG | {"max_tokens": 4000, "min_tokens": 4000}
-        late = server.http.post("/v1/completions", json=long)
+def test_time_is_up(start: Any, slowly: None) -> None:
+    with start(("t5",), Limits(seconds=0.3)) as server:
+        late = server.http.post("/v1/completions", json=LONG)
         assert late.status_code == 504 and "time" in late.json()["error"]["message"]
-        with server.http.stream("POST", "/v1/completions", json=long | {"stream": True}) as answer:
+        with server.http.stream("POST", "/v1/completions", json=LONG | {"stream": True}) as answer:
             lines = [line for line in answer.iter_lines() if line]
         assert "the time for a request is up" in lines[-1]
         server.wait(lambda: server.metric("unmask_batch_rows") == 0)
