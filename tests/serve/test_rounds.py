@@ -20,6 +20,9 @@ def test_rounds_show_what_was_open_and_sent_back(server: Any) -> None:
     assert sizes[:-3] == sorted(sizes[:-3], reverse=True) and sizes[-3:-1] == [2, 2]
     for one in found["rounds"]:
         assert [place for place, token in enumerate(one["tokens"]) if token == "[MASK]"] == one["open"]
+    assert [one["sent_back"] for one in found["rounds"]] == [False] * (len(opened) - 3) + [True, True, False]
+    judged = server.http.post("/v1/rounds", json=asked | {"judged": True, "revisions": 0}).json()["rounds"]
+    assert [one["sent_back"] for one in judged] == [False, True, True, True, False]
     assert found["text"].startswith("the cook ate ")
     refused = server.http.post("/v1/rounds", json=asked | {"max_tokens": 100})
     assert refused.status_code == 400

@@ -100,7 +100,8 @@ def _written(pair: ElectraForConditionalGeneration, text: str, at_least: int, at
 def write_rounds(
     pair: ElectraForConditionalGeneration, breathe: Callable[[], None], items: Sequence[RoundsOf]
 ) -> list[dict[str, Any]]:
-    """Texts continued, with what they were before each pass of the generator: tokens, and the open places.
+    """Texts continued, with what they were before each pass of the generator: tokens, the open places, and whether
+    these were sent back.
 
     Args:
         breathe: is called before each pass.
@@ -129,5 +130,9 @@ def _rounds(
         torch.tensor(ids, device=device), Layout.of([len(ids)], device), None, [len(row) - 1], [len(ids) - 1]
     )
     written = pair.write(canvas, plan, watch).ids.tolist()
-    passes.append({"tokens": tokens_of(tokenizer, written[1:-1]), "open": []})
+    for number, one in enumerate(passes):
+        # What is open was written before and sent back, or has not been kept yet.
+        judged = plan.judged and number > 0
+        one["sent_back"] = judged or number >= len(passes) - plan.revisions
+    passes.append({"tokens": tokens_of(tokenizer, written[1:-1]), "open": [], "sent_back": False})
     return {"rounds": passes, "text": tokenizer.decode(written[1:-1])}

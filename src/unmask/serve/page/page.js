@@ -164,7 +164,7 @@ function tokens(names, shares, { describe, choose = null, pressed = null, larges
 function table(head, rows) {
   return el("div", { class: "wide" }, el("table", {},
     el("thead", {}, el("tr", {}, head.map((name) => el("th", { scope: "col" }, name)))),
-    el("tbody", {}, rows.map((row) => el("tr", {}, row.map((cell) => el("td", { class: typeof cell === "string" && /^[-–\d.]+( %)?$/.test(cell) ? "number" : null }, cell)))))));
+    el("tbody", {}, rows.map((row) => el("tr", {}, row.map((cell) => el("td", { class: typeof cell === "string" && /^(-?\d[\d.]*( %)?|–)$/.test(cell) ? "number" : null }, cell)))))));
 }
 
 function strongest(names, shares) {
@@ -254,22 +254,18 @@ const TABS = {
     async run(given, result) {
       const list = el("ol", { class: "rounds", id: "rounds" });
       result.append(list);
-      let before = [], all = null;
+      let all = null;
       const found = await ask("rounds", { input: given.text, max_tokens: Number(given.tokens) });
-      for (const { tokens: names, open } of found.rounds) {
+      for (const { tokens: names, open, sent_back } of found.rounds) {
         if (list.children.length) await pause();
         all ??= open;
-        const sent = open.filter((place) => !before.includes(place));
-        const still = open.length - sent.length;
-        const first = before.length === 0 && list.children.length === 0;
-        const said = [first || !sent.length ? null : say("sent", sent.length), still ? say("kept", still) : first ? say("kept", open.length) : null].filter(Boolean);
         const row = el("div", { class: "tokens" });
         names.forEach((name, place) => {
           const kind = open.includes(place) ? "token open" : all.includes(place) ? "token fresh" : "token";
           row.append(el("span", { class: kind, title: kind.endsWith("open") ? say("open") : null }, kind.endsWith("open") ? "▢" : shown(name)), document.createTextNode(" "));
         });
-        list.append(el("li", {}, el("p", { class: "note" }, said.join(", ")), row));
-        before = open;
+        const said = open.length ? say(sent_back ? "sent" : "kept", open.length) : "";
+        list.append(el("li", {}, el("p", { class: "note" }, said), row));
       }
       result.append(heading(say("result")), el("div", { class: "text", id: "written" }, found.text));
     },
