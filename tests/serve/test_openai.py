@@ -35,7 +35,7 @@ def test_several_prompts_and_results(server: Any, reference: Reference) -> None:
     assert answer.usage.prompt_tokens == 4 + 10
 
 
-def test_a_stream_says_the_same(server: Any, reference: Reference) -> None:
+def test_a_stream_says_the_same(server: Any, slowly: None, reference: Reference) -> None:
     stream = server.client.completions.create(
         model="t5", prompt="stream me", max_tokens=30, stream=True, stream_options={"include_usage": True}
     )
