@@ -117,6 +117,69 @@ def test_killed_at_any_moment(
     assert not left, "what killed writes left behind is cleared away"
 
 
+def judged_between_checkpoints(run: Path) -> bool:
+    return "best.safetensors" in names(run) and names(run / "checkpoints") == ["step-00000004"]
+
+
+def before_the_last_evaluation(run: Path) -> bool:
+    return "step-00000016" in names(run / "checkpoints") and "outcome.json" not in names(run)
+
+
+def before_the_tuned_model_is_written(run: Path) -> bool:
+    return "outcome.json" in names(run) and "model" not in names(run)
+
+
+def test_a_fine_tuning_killed_at_any_moment(
+    unmask: Callable[..., Any], models: dict[str, Path], tmp_path: Path
+) -> None:
+    for split, rows in (("train", 80), ("dev", 20)):
+        lines = [
+            f"{'abak' if row % 3 else 'jgon'} bbak {row},{'good' if row % 3 else 'bad'}"
+            for row in range(rows)
+        ]
+        (tmp_path / f"{split}.csv").write_text("\n".join(["text,label", *lines]) + "\n")
+    task = tmp_path / "task.toml"
+    task.write_text(
+        'name = "reviews"\nkind = "classification"\nsource = "text"\ntarget = "label"\n'
+        'train = "train.csv"\nvalidation = "dev.csv"\n'
+    )
+    # 20 steps.
+    flags = [
+        "--epochs",
+        2,
+        "--batch-size",
+        8,
+        "--evaluate-every",
+        3,
+        "--checkpoint-every",
+        4,
+        "--patience",
+        0,
+    ]
+    flags += ["--learning-rate", 1e-2, "--layer-decay", 1, "--precision", "float32", "--threads", 1]
+
+    def start(run: Path) -> Any:
+        return unmask("finetune", task, models["electra"], "--out", run, *flags)
+
+    whole = start(tmp_path / "whole")
+    run = tmp_path / "run"
+    for moment in (
+        judged_between_checkpoints,
+        before_the_last_evaluation,
+        before_the_tuned_model_is_written,
+    ):
+        kill_at(moment, lambda: start(run), run)
+    code, out, error = start(run).wait()
+    assert code == 0, error
+    assert out == f"model: {run / 'model'}\n"
+    assert whole.wait()[0] == 0
+    assert finished_weights(run) == finished_weights(tmp_path / "whole")
+    assert (run / "outcome.json").read_bytes() == (tmp_path / "whole" / "outcome.json").read_bytes()
+    assert measurements(run) == measurements(tmp_path / "whole")
+    assert names(run / "checkpoints") == [] and "best.safetensors" not in names(run)
+    assert not list(run.rglob(".*"))
+
+
 @pytest.mark.parametrize(("family", "number"), [("t5", signal.SIGTERM), ("electra", signal.SIGINT)])
 def test_stopped_politely(
     family: str,

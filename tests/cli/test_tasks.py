@@ -170,6 +170,59 @@ def test_two_models_are_compared(
     assert _run(["evaluate", str(task), str(model), "--out", str(tmp_path / "absent" / "scores.json")]) == 2
 
 
+def tuned(*arguments: object, epochs: int = 2) -> list[str]:
+    """A command of few steps."""
+    fast = ["--epochs", epochs, "--batch-size", 16, "--learning-rate", 1e-2, "--layer-decay", 1]
+    return list(map(str, [*arguments, *fast, "--patience", 0, "--threads", 1]))
+
+
+def test_several_seeds_and_a_search(
+    tmp_path: Path, models: dict[str, Path], refused: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    reviews(tmp_path / "reviews.csv", 120)
+    assert _run(["task", "new", str(tmp_path / "reviews.csv")]) == 0
+    task, run = tmp_path / "reviews" / "task.toml", tmp_path / "run"
+    space = tmp_path / "space.toml"
+    space.write_text("learning_rate = { low = 5e-3, high = 2e-2, log = true }\n")
+    command = tuned("finetune", task, models["electra"], "--out", run, "--seeds", 2, epochs=15)
+    command += ["--search", "2", "--search-space", str(space)]
+    capsys.readouterr()
+    assert _run(command) == 0
+    printed = capsys.readouterr().out
+    assert printed.splitlines()[-1] == f"model: {run / 'model'}"
+    assert "median" in printed and "Trials" in printed
+    assert len(list((run / "search").glob("trial-*"))) == 2 and (run / "seed-1" / "outcome.json").is_file()
+    weights = (run / "model" / "model.safetensors").read_bytes()
+    # The same command finds everything done.
+    assert _run(command) == 0
+    assert (run / "model" / "model.safetensors").read_bytes() == weights
+    assert "--search-space needs --search" in refused(
+        "finetune", task, models["electra"], "--out", tmp_path / "x", "--search-space", space
+    )
+    assert "--seeds 0: it must be at least 1" in refused(
+        "finetune", task, models["electra"], "--out", tmp_path / "x", "--seeds", 0
+    )
+
+
+def test_a_student_is_taught(
+    tmp_path: Path, models: dict[str, Path], refused: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    task, teacher = finished(tmp_path, models)
+    run = tmp_path / "student"
+    command = tuned("distil", task, teacher, models["electra"], "--out", run, "--temperature", 1.5)
+    capsys.readouterr()
+    assert _run(command) == 0
+    assert capsys.readouterr().out == f"model: {run / 'model'}\n"
+    assert _run(["evaluate", str(task), str(run / "model")]) == 0
+    assert "a student is of its teacher's family" in refused(
+        "distil", task, teacher, models["t5"], "--out", tmp_path / "x"
+    )
+    # Other settings are another run.
+    assert "student" in refused(
+        *tuned("distil", task, teacher, models["electra"], "--out", run, "--temperature", 3)
+    )
+
+
 def test_built_in_tasks_are_listed(capsys: pytest.CaptureFixture[str], refused: Callable[..., str]) -> None:
     assert _run(["task", "list"]) == 0
     printed = capsys.readouterr().out
