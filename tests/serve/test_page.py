@@ -182,7 +182,7 @@ def test_a_classification_with_its_evidence(page: Any) -> None:
     shoot(page, "classification")
 
 
-def test_errors_are_said_and_a_run_can_be_stopped(page: Any, server: Any) -> None:
+def test_errors_are_said_and_a_run_can_be_stopped(page: Any, server: Any, slowly: None) -> None:
     open_tab(page, "t5", "fill", text="no gap")
     page.click("#run")
     sync_api.expect(page.locator("#problem[role=alert]")).to_contain_text("gap", timeout=60_000)

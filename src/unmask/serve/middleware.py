@@ -10,6 +10,7 @@ import re
 import time
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -23,6 +24,8 @@ logger = logging.getLogger("unmask.serve")
 
 #: What is logged and counted where the client went before an answer began (nginx's number for it).
 GONE = 499
+#: Seconds for which the rest of a body that is too large is read and thrown away.
+LINGER = 1.0
 _ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
@@ -89,6 +92,7 @@ class Gate:
             return
         if max(told, len(body)) > most:
             large = f"the body is larger than {most} bytes"
+            await _discard(receive)
             await refusal(413, large, connection="close")(scope, receive, send)
             return
         read = False
@@ -135,6 +139,15 @@ class Gate:
             "seconds": round(seconds, 4),
         }
         logger.info("answered", extra={"fields": fields})
+
+
+async def _discard(receive: Receive) -> None:
+    """Let a client finish sending, for a moment: one that is cut off sees its connection reset, not the answer."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(LINGER):
+            message = await receive()
+            while message["type"] == "http.request" and message.get("more_body", False):
+                message = await receive()
 
 
 def _digest(authorization: str) -> bytes:

@@ -13,6 +13,7 @@ from unmask.tasks.task import Task
 if TYPE_CHECKING:
     from unmask.tasks.learning import Lesson, Outcome
 
+_NAMES = {"t5": "T5", "electra": "ELECTRA", "encoder-decoder": "ELECTRA with a decoder"}
 #: Settings that say nothing about the model.
 _HOUSEKEEPING = ("checkpoint_every", "evaluate_every", "log_every", "keep_checkpoints")
 
@@ -46,13 +47,13 @@ def card_of_lesson(
         base: the directory or Hub name of the model that was trained.
         settings: with the defaults filled in.
     """
-    name = {"t5": "T5", "electra": "ELECTRA"}[family]
+    name = _NAMES[family]
     is_local = Path(base).expanduser().exists()
     # A path says nothing to others, and the run's directory is often called "model".
     start = "/".join(Path(base).absolute().parts[-2:]) if is_local else base
     begun = f"of the shape of `{start}`, its weights drawn afresh," if fresh_weights else f"from `{start}`,"
     summary = (
-        f"{'An' if family == 'electra' else 'A'} {name} {begun} after {lesson.label} with unmask "
+        f"{'A' if family == 't5' else 'An'} {name} {begun} after {lesson.label} with unmask "
         f"({outcome.step:,} of {outcome.steps:,} steps)."
     )
     return ModelCard(
