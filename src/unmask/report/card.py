@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -39,6 +39,19 @@ class ModelCard:
     sections: Mapping[str, Facts]
     use: str = ""
     limits: Sequence[str] = ()
+
+
+def settings_as_facts(settings: Mapping[str, object], without: Collection[str]) -> Facts:
+    """What was chosen, by its name in words.
+
+    Args:
+        without: names of settings that say nothing about the model.
+    """
+    return [
+        (name.replace("_", " "), str(value))
+        for name, value in settings.items()
+        if value is not None and name not in without
+    ]
 
 
 def write_card(path: Path, card: ModelCard) -> None:

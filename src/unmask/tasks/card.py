@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from unmask.report.card import Facts, ModelCard
+from unmask.report.card import Facts, ModelCard, settings_as_facts
 from unmask.tasks.settings import FinetuneSettings
 from unmask.tasks.task import Task
 
@@ -61,7 +61,11 @@ def card_of_lesson(
         summary=summary,
         tags=["unmask", family],
         base_model=None if is_local or fresh_weights else base,
-        sections={"Data": lesson.about, "Scores": _scores(outcome), "Recipe": _recipe(settings)},
+        sections={
+            "Data": lesson.about,
+            "Scores": _scores(outcome),
+            "Recipe": settings_as_facts(dataclasses.asdict(settings), _HOUSEKEEPING),
+        },
         use="unmask predict TASK.toml MODEL INPUT --out ANSWERS.jsonl\nunmask evaluate TASK.toml MODEL",
         limits=_limits(outcome),
     )
@@ -76,14 +80,6 @@ def _scores(outcome: Outcome) -> Facts:
     if outcome.baseline is not None:
         facts.append(("the same without a look at the input", f"{outcome.baseline:.4f}"))
     return facts
-
-
-def _recipe(settings: FinetuneSettings) -> Facts:
-    return [
-        (name.replace("_", " "), str(value))
-        for name, value in dataclasses.asdict(settings).items()
-        if value is not None and name not in _HOUSEKEEPING
-    ]
 
 
 def _limits(outcome: Outcome) -> list[str]:

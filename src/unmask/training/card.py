@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from unmask.report.card import ModelCard
+from unmask.report.card import ModelCard, settings_as_facts
 from unmask.training.corpora import Data, named
 from unmask.training.meter import MEASURED
 from unmask.training.recipe import OBJECTIVES, PretrainRecipe
@@ -40,16 +40,15 @@ def card_of_run(
         f"{'An' if family == 'ELECTRA' else 'A'} {family} with {parameters:,} parameters, trained {begun} by "
         f"{objective.replace('-', ' ')} with unmask. It is a base for fine-tuning and answers no question by itself."
     )
-    settings = [
-        (name.replace("_", " "), str(value))
-        for name, value in recipe.as_table().items()
-        if value is not None and name not in _HOUSEKEEPING
-    ]
     return ModelCard(
         title=f"{family}, {objective.replace('-', ' ')}",
         summary=summary,
         tags=["unmask", recipe.family, objective],
-        sections={"Data": _data(data), "Scores": _scores(lines), "Recipe": settings},
+        sections={
+            "Data": _data(data),
+            "Scores": _scores(lines),
+            "Recipe": settings_as_facts(recipe.as_table(), _HOUSEKEEPING),
+        },
         use=_USE[recipe.family],
         limits=[*_limits(recipe), *_troubles(lines)],
     )
