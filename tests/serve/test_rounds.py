@@ -29,7 +29,7 @@ def test_rounds_show_what_was_open_and_sent_back(server: Any) -> None:
     assert server.http.post("/v1/rounds", json=asked | {"model": "t5"}).status_code == 400
 
 
-def test_gaps_are_streamed(server: Any) -> None:
+def test_gaps_are_streamed(server: Any, slowly: None) -> None:
     asked = {"model": "t5", "input": "a ___ ate the ___.", "max_tokens": 20}
     whole = server.http.post("/v1/fill", json=asked).json()["data"][0]["gaps"]
     with server.http.stream("POST", "/v1/fill", json=asked | {"stream": True}) as answer:
