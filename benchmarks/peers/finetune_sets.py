@@ -147,6 +147,11 @@ SETS: Mapping[str, Set] = {
         'kind = "text-to-text"\nsource = "text"\ntarget = "split"\nmax_target_length = 96\n'
         'train = "{data}/wikisplit/train.csv.gz"\ntest = "{data}/wikisplit/dev.csv.gz"',
     ),
+    "webnlg": Set(
+        "t5",
+        'kind = "text-to-text"\nsource = "triples"\ntarget = "text"\nmax_target_length = 96\n'
+        'train = "{data}/webnlg/train.csv.gz"\ntest = "{data}/webnlg/dev.csv.gz"',
+    ),
 }
 #: What the table is of.
 TABLE = ("trec", "stsb", "wnut17", "multi30k", "e2e", "corrections")

@@ -115,7 +115,11 @@ def articles(directory: Path) -> None:
 
 
 def blimp(directory: Path) -> None:
-    rows = [{"sentence_good": a, "sentence_bad": a.replace(" the ", " the the ", 1) + "s"} for a in TRUTH]
+    rows = [
+        {"sentence_good": a, "sentence_bad": a.replace(" the ", " the the ", 1) + "s"}
+        | {"field": "syntax", "linguistics_term": "argument_structure", "UID": "causative"}
+        for a in TRUTH
+    ]
     jsonl(directory / "agreement.jsonl", rows)
 
 

@@ -29,7 +29,8 @@ def evaluate(
         split: which rows; default: test where the task has a test file, else validation.
         data: (built-in tasks) the directory of the task's files; default: from the Hub.
         out: a JSON file for scores, intervals and predictions.
-        report: an HTML file for all of it, with the confusion of labels, scores by length, and the worst answers.
+        report: an HTML file for all of it, with the confusion of labels, scores by length, and the worst
+            answers.
         predictions: a JSON lines file with the answer to each row.
     """
     from rich.console import Console

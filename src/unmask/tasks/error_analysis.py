@@ -1,10 +1,10 @@
-"""Where a system is wrong: the confusion of labels, the worst rows, scores by the length of the input."""
+"""Where a system is wrong: the confusion of labels, the worst rows, scores by length and by columns."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,8 @@ from unmask.tasks.metrics import Evaluation, score_predictions
 WORST = 10
 #: Parts that rows are cut into by length.
 PARTS = 4
+#: Values of a column whose rows are scored by themselves, the most frequent.
+VALUES = 50
 
 
 @dataclass(frozen=True)
@@ -34,10 +36,14 @@ class Confusion:
 
 @dataclass(frozen=True)
 class Slice:
-    """The rows whose inputs have from `shortest` to `longest` characters."""
+    """Some of the rows by themselves.
 
-    shortest: int
-    longest: int
+    Attributes:
+        name: what they have in common: how many characters their inputs have, or the value of a column.
+        evaluation: in the task's first metric.
+    """
+
+    name: str
     evaluation: Evaluation
 
 
@@ -90,9 +96,26 @@ def by_length(held_out: HeldOut, predictions: Sequence[str], *, parts: int = PAR
     slices = []
     for number in np.unique(part):
         places = np.flatnonzero(part == number).tolist()
-        some = HeldOut(held_out.task, (), [held_out.rows[place] for place in places])
-        evaluation = score_predictions(
-            held_out.task.metrics[:1], [predictions[place] for place in places], some.judged
-        )
-        slices.append(Slice(int(lengths[places].min()), int(lengths[places].max()), evaluation))
+        name = f"{lengths[places].min():,} to {lengths[places].max():,}"
+        slices.append(_slice(held_out, predictions, name, places))
     return slices
+
+
+def by_value(held_out: HeldOut, predictions: Sequence[str], column: str) -> list[Slice]:
+    """The scores of the rows of each value of one of the task's `slices` columns, the values sorted; of more than
+    `VALUES` values the most frequent."""
+    which = held_out.task.slices.index(column)
+    places: dict[str, list[int]] = {}
+    for place, row in enumerate(held_out.rows):
+        places.setdefault(row.slices[which], []).append(place)
+    frequent = sorted(places, key=lambda value: -len(places[value]))[:VALUES]
+    return [_slice(held_out, predictions, value, places[value]) for value in sorted(frequent)]
+
+
+def _slice(held_out: HeldOut, predictions: Sequence[str], name: str, places: Iterable[int]) -> Slice:
+    places = list(places)
+    some = HeldOut(held_out.task, (), [held_out.rows[place] for place in places])
+    evaluation = score_predictions(
+        held_out.task.metrics[:1], [predictions[place] for place in places], some.judged
+    )
+    return Slice(name, evaluation)

@@ -22,13 +22,23 @@ def check_places(*paths: Path | None) -> None:
 
 
 def write_scores(path: Path, report: Report) -> None:
-    """Scores, intervals and signatures of every system, and this model's predictions."""
+    """Scores, intervals and signatures of every system, those by the task's `slices`, and this model's predictions."""
     hub.write_json(
         path,
         {
             "task": report.held_out.task.name,
             "scores": {name: as_json(evaluation) for name, evaluation in report.evaluations.items()},
             "differences": {metric: asdict(found) for metric, found in report.differences.items()},
+            "slices": {
+                column: {
+                    system: {
+                        part.name: {"rows": part.evaluation.rows, "scores": as_json(part.evaluation)}
+                        for part in parts
+                    }
+                    for system, parts in report.slices(column).items()
+                }
+                for column in report.held_out.task.slices
+            },
             "predictions": report.texts,
         },
     )

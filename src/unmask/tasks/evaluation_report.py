@@ -18,11 +18,11 @@ from unmask.report import (
     Samples,
     Table,
 )
-from unmask.tasks.error_analysis import by_length, confusion, worst_rows
+from unmask.tasks.error_analysis import VALUES, Slice, by_length, by_value, confusion, worst_rows
 from unmask.tasks.evaluation import HeldOut
 from unmask.tasks.kinds.kind import Prediction, Row
 from unmask.tasks.metrics import Difference, Evaluation, Metric
-from unmask.tasks.presentation import METRIC_NAMES, decimals, score_table
+from unmask.tasks.presentation import METRIC_NAMES, decimals, estimate, score_table
 
 #: What the two systems of a comparison are called.
 THIS, OTHER = "this model", "the other model"
@@ -54,7 +54,37 @@ class Report:
     def tables(self) -> list[Table]:
         """What the terminal shows."""
         scores = score_table(self.held_out.task, self.evaluations, len(self.held_out.rows))
-        return [scores, difference_table(self.differences)] if self.differences else [scores]
+        differences = [difference_table(self.differences)] if self.differences else []
+        return [scores, *differences, *map(self._by_value, self.held_out.task.slices)]
+
+    def slices(self, column: str) -> dict[str, list[Slice]]:
+        """System → its scores by the values of one of the task's `slices` columns."""
+        return {
+            name: by_value(self.held_out, evaluation.predictions, column)
+            for name, evaluation in self.evaluations.items()
+            if name in (THIS, OTHER)
+        }
+
+    def _by_value(self, column: str) -> Table:
+        metric = self.held_out.task.metrics[0]
+        found = self.slices(column)
+        name = METRIC_NAMES[metric]
+        heads = [name] if len(found) == 1 else [f"{name} of {system}" for system in found]
+        columns: list[Column | str] = [
+            column,
+            Column("rows", numeric=True),
+            *(Column(head, decimals=decimals(metric), numeric=True) for head in heads),
+        ]
+        rows: list[Sequence[Cell]] = [
+            (
+                parts[0].name or "(none)",
+                parts[0].evaluation.rows,
+                *(estimate(p.evaluation, metric) for p in parts),
+            )
+            for parts in zip(*found.values(), strict=True)
+        ]
+        most = f"; the {VALUES} most frequent values" if len(rows) >= VALUES else ""
+        return Table(f"By {column}, 95 % bootstrap intervals{most}", columns, rows)
 
     def page(self) -> Page:
         """The whole report."""
@@ -92,11 +122,10 @@ class Report:
             Column("rows", numeric=True),
             Column(METRIC_NAMES[metric], decimals=decimals(metric), numeric=True),
         ]
-        rows: list[Sequence[Cell]] = []
-        for part in by_length(self.held_out, self.texts):
-            interval = part.evaluation.intervals[metric]
-            score = Estimate(part.evaluation.scores[metric], interval.low, interval.high)
-            rows.append((f"{part.shortest:,} to {part.longest:,}", part.evaluation.rows, score))
+        rows: list[Sequence[Cell]] = [
+            (part.name, part.evaluation.rows, estimate(part.evaluation, metric))
+            for part in by_length(self.held_out, self.texts)
+        ]
         return [Heading("By length"), Table("Quarters of the rows, 95 % bootstrap intervals", columns, rows)]
 
     def _worst(self) -> list[Block]:

@@ -43,7 +43,7 @@ def score_table(task: Task, evaluations: Mapping[str, Evaluation], rows: int) ->
         *(Column(METRIC_NAMES[metric], decimals=decimals(metric), best="highest") for metric in task.metrics),
     ]
     lines: list[Sequence[Cell]] = [
-        (name, *(_estimate(evaluation, metric) for metric in task.metrics))
+        (name, *(estimate(evaluation, metric) for metric in task.metrics))
         for name, evaluation in evaluations.items()
     ]
     return Table(f"{task.name}: {rows} held-out rows, 95 % bootstrap intervals", columns, lines)
@@ -54,7 +54,8 @@ def decimals(metric: str) -> int:
     return 1 if metric in OF_HUNDRED else 3
 
 
-def _estimate(evaluation: Evaluation, metric: Metric) -> Estimate:
+def estimate(evaluation: Evaluation, metric: Metric) -> Estimate:
+    """A score with its interval, as a cell."""
     interval = evaluation.intervals[metric]
     return Estimate(evaluation.scores[metric], interval.low, interval.high)
 

@@ -22,15 +22,18 @@ def read_rows(task: Task, split: Split, *, grouped: bool = False) -> list[Row]:
         task: the task.
         split: which of its files.
         grouped: for judging outputs, rows of one source become one row with several references, in the
-            place of the first, where the kind has such. Default: every row by itself, as in training.
+            place of the first, where the kind has such, and have the values of the task's `slices` columns. Default:
+            every row by itself, as in training.
 
     Raises:
         UserError: what `unmask.tasks.tables.read_values` raises; a value is missing or does not fit (says the first
             such row).
     """
     rows, dropped = list[Row](), 0
-    for number, named in raw_rows(task, split):
-        needed = {**named, task.target: "none"} if task.unanswerable else named
+    for number, named in raw_rows(task, split, slices=grouped):
+        needed = {name: named[name] for name in _columns(task)}
+        if task.unanswerable:
+            needed[task.target] = "none"
         if task.drop_empty and any(map(is_empty, needed.values())):
             dropped += 1
         else:
@@ -42,17 +45,27 @@ def read_rows(task: Task, split: Split, *, grouped: bool = False) -> list[Row]:
     return _group(rows) if grouped and task.its_kind.grouped else rows
 
 
-def raw_rows(task: Task, split: Split) -> Iterator[tuple[int, dict[str, Any]]]:
+def raw_rows(task: Task, split: Split, *, slices: bool = False) -> Iterator[tuple[int, dict[str, Any]]]:
     """The values of a split's rows by the task's names of their columns, each with its number, from 1.
+
+    Args:
+        slices: those of the `slices` columns too.
 
     Raises:
         UserError: what `unmask.tasks.tables.read_values` raises.
     """
-    columns = [*task.its_kind.columns(task), *filter(None, (task.target, task.group))]
+    columns = _columns(task)
+    if slices:
+        columns += [column for column in task.slices if column not in columns]
     names = [task.columns.get(column, column) for column in columns]
     values = read_values(task.file(split), names, task.format)
     for number, cells in enumerate(zip(*values, strict=True), start=1):
         yield number, dict(zip(columns, cells, strict=True))
+
+
+def _columns(task: Task) -> list[str]:
+    """Those that a row needs."""
+    return [*task.its_kind.columns(task), *filter(None, (task.target, task.group))]
 
 
 def row_of(task: Task, split: Split, number: int, values: dict[str, Any]) -> Row:
@@ -63,7 +76,12 @@ def row_of(task: Task, split: Split, number: int, values: dict[str, Any]) -> Row
     """
     where = f"{task.file(split)}, row {number}"
     row = task.its_kind.row(task, number, values, where)
-    return replace(row, group=text_of(values[task.group], task.group, where)) if task.group else row
+    if task.group:
+        row = replace(row, group=text_of(values[task.group], task.group, where))
+    if task.slices and all(column in values for column in task.slices):
+        parts = (text_of(values[column], column, where, empty=True) for column in task.slices)
+        row = replace(row, slices=tuple(parts))
+    return row
 
 
 def _group(rows: Iterable[Row]) -> list[Row]:

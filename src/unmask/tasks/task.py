@@ -56,6 +56,8 @@ class Task:
         choices: (multiple choice) the columns of the choices.
         positive: (f1) the label that is to be found; default: the last.
         group: the column whose equal values make rows one group (`group_f1`, `group_exact_match`).
+        slices: columns of the validation and test files; `unmask evaluate` also scores the rows of each of their
+            values by themselves.
         prefix: what T5 reads before the input, e.g. "summarize: " (T5 paper, 2.4); default nothing.
         template: what T5 reads behind it, columns in braces: "question: {question} context: {context}"; default: of
             one column its text, of several each with its name.
@@ -93,6 +95,7 @@ class Task:
     choices: tuple[str, ...] = ()
     positive: str | None = None
     group: str | None = None
+    slices: tuple[str, ...] = ()
     prefix: str = ""
     template: str | None = None
     label_words: Mapping[str, str] = field(default_factory=dict)
@@ -268,7 +271,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} cannot be read as TOML: {error}") from None
 
 
-_LISTS = {"source", "metrics", "choices", "segments"}
+_LISTS = {"source", "metrics", "choices", "segments", "slices"}
 _WHOLE = {"stride", "max_question", "max_answer", "max_source_length", "max_target_length"}
 
 

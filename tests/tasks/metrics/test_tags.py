@@ -7,6 +7,7 @@ import warnings
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from seqeval import metrics as seqeval
 
 from unmask.tasks.metrics import bootstrap_interval, row_statistics
 
@@ -17,7 +18,6 @@ ROWS = st.lists(st.lists(st.tuples(TAGS, TAGS), min_size=1, max_size=9), min_siz
 @settings(max_examples=300, deadline=None)
 @given(ROWS)
 def test_entity_scores_are_seqevals(rows: list[list[tuple[str, str]]]) -> None:
-    seqeval = pytest.importorskip("seqeval.metrics")
     predictions = [[predicted for predicted, _ in row] for row in rows]
     wanted = [[tag for _, tag in row] for row in rows]
     with warnings.catch_warnings():

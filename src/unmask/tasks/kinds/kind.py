@@ -31,6 +31,7 @@ class Row:
         starts: (extractive answers) where in the context each reference begins, in characters; none where the file
             does not say.
         group: rows of the same group are judged together by metrics that ask for it.
+        slices: the values of the task's `slices` columns; none where they are not asked for.
     """
 
     number: int
@@ -39,6 +40,7 @@ class Row:
     choices: tuple[str, ...] = ()
     starts: tuple[int, ...] = ()
     group: str = ""
+    slices: tuple[str, ...] = ()
 
     @property
     def target(self) -> str:

@@ -1,7 +1,6 @@
 """Scores of tags: entities as conlleval and seqeval count them, and tags one by one.
 
-seqeval's own package cannot be installed everywhere (its build asks for more than it declares) and has no counts of
-rows, which intervals need; tests compare every value with it.
+seqeval itself gives no counts of rows, which intervals need; tests compare every value with its.
 """
 
 from __future__ import annotations
