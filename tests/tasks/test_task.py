@@ -43,6 +43,7 @@ def test_a_task_file_can_say_everything(tmp_path: Path) -> None:
     choices = []
     positive = "entailment"
     group = "idx"
+    slices = ["genre", "idx"]
     format = "directory"
     prefix = "rte "
     template = "{premise} / {hypothesis}"
@@ -79,6 +80,7 @@ def test_a_task_file_can_say_everything(tmp_path: Path) -> None:
     assert task.file("train") == Path("/elsewhere/train.jsonl")
     assert task.file("validation") == tmp_path / "dev.csv.gz"
     assert task.file("test") == tmp_path / ".." / "test.parquet"
+    assert task.slices == ("genre", "idx")
     assert task.text(("It rains.", "It is wet.")) == "rte It rains. / It is wet."
 
 
