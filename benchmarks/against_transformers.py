@@ -10,13 +10,17 @@ PyTorch loop: batches padded to their longest example; ELECTRA's halves joined a
 process of its own, one after the other.
 
 The clock runs while a side trains; the first steps, in which kernels are chosen and compiled, and the writing of
-weights are outside of it. The peer's learning rate follows the clock and ends with it. unmask's steps are reckoned
-beforehand from some that are timed, with three per cent of the time held back. Weights that each side wrote on its way
-are judged afterwards by Transformers in float32 on held-out text, alike for both: T5's cross-entropy a target
-token; ELECTRA's cross-entropy a drawn token + 50 · binary cross-entropy a token, in which each discriminator judges
-what its own generator samples. `crossed` lists the discriminators' loss on each other's samples too.
+weights are outside of it. unmask goes first: its steps are reckoned beforehand from some that are timed, with three
+per cent of the time held back. The peer has the time that is asked for, or what unmask took where that was more; its
+learning rate follows the clock and ends with it. On a machine with other work, `--clock processor --threads 1` counts
+the processor's seconds, of all threads of a side, in place of the wall's.
 
-Writes OUT/against.json, .html and .svg.
+Weights that each side wrote on its way are judged afterwards by Transformers in float32 on held-out text, alike for
+both: T5's cross-entropy a target token; ELECTRA's cross-entropy a drawn token + 50 · binary cross-entropy a token, in
+which each discriminator judges what its own generator samples. `crossed` lists the discriminators' loss on each
+other's samples too.
+
+Writes OUT/against.json, .html and .svg. Stopped, the same command goes on behind the last side that is done.
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ import argparse
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -45,18 +50,22 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--held-out", type=int, help="how many held-out batches are judged; default: all")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--clock", choices=("wall", "processor"), default="wall")
     parser.add_argument("--compile-peer", action="store_true", help="torch.compile the peer's models")
     return parser.parse_args()
 
 
 def run(module: str, job: Path, threads: int) -> dict[str, Any]:
-    """A peer's module in a process of its own; what it wrote."""
-    subprocess.run(
-        [sys.executable, str(HERE / "peers" / f"{module}.py"), str(job)],
-        check=True,
-        env=os.environ | {"OMP_NUM_THREADS": str(threads)},
-    )
-    written: dict[str, Any] = json.loads(job.with_suffix(f".{module}.json").read_text())
+    """A peer's module in a process of its own; what it wrote, now or before."""
+    result = job.with_suffix(f".{module}.json")
+    if not result.exists():
+        shutil.rmtree(job.parent / "weights" / module, ignore_errors=True)
+        subprocess.run(
+            [sys.executable, str(HERE / "peers" / f"{module}.py"), str(job)],
+            check=True,
+            env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+        )
+    written: dict[str, Any] = json.loads(result.read_text())
     return written
 
 
@@ -118,6 +127,8 @@ def main() -> None:
     settings = {
         name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()
     }
+    if job.exists() and json.loads(job.read_text()) != settings:
+        sys.exit(f"{options.out} holds a comparison with other settings: give another --out, or remove it")
     job.write_text(json.dumps(settings))
     sides = {side: run(module, job, options.threads) for side, module in SIDES.items()}
     for side, facts in sides.items():

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import closing
 
 import torch
-from pretraining import START_UP, Clock, Job
+from pretraining import START_UP, Job
 from torch import nn
 from transformers_pairs import T5, Electra, on_device, padded, token_count
 
@@ -16,13 +17,16 @@ from unmask.training.schedules import schedule
 
 #: Into how many parts the schedule divides the time.
 FINE = 1_000_000
-#: Steps between two looks at the clock, which wait for the device.
-LOOK = 5
+#: Steps between two looks at the clock, which wait for the device where that is a GPU.
+LOOK = {"cpu": 1, "cuda": 5}
 
 
 def main() -> None:
     job = Job()
     recipe, folder = job.recipe, job.snapshots("pretrain_hf")
+    # No less than unmask had, whose steps may have taken longer than they were reckoned to.
+    budget = max(job.seconds, json.loads(job.result("pretrain_ours").read_text())["seconds"])
+    torch.manual_seed(recipe.seed)
     first = min(job.snapshots("pretrain_ours").iterdir())
     kind = T5 if recipe.family == "t5" else Electra
     model = kind(first, compiled=job.settings["compile_peer"]).to(job.device).train()
@@ -42,24 +46,24 @@ def main() -> None:
     )
     # Padded where they are read ahead, as a data loader's collator would.
     batches = pretraining_of(recipe, job.shards, job.tokenizer, torch.device("cpu")).batches.map(padded)
-    clock, tokens, steps, seconds, written = Clock(job.device), 0, 0, 0.0, 0
+    clock, tokens, steps, seconds, written = job.new_clock(), 0, 0, 0.0, 0
     model.save(folder / f"{0:010.3f}")
     with closing(read_ahead(batches, 0, len(batches))) as ahead:
         for batch in ahead:
             if steps == START_UP:
                 clock.start()
-            if steps > START_UP and steps % LOOK == 0:
+            if steps > START_UP and steps % LOOK[job.device.type] == 0:
                 seconds = clock.seconds()
-            due = int(seconds / job.seconds * job.settings["points"])
+            due = int(seconds / budget * job.settings["points"])
             if due > written:
                 clock.stop()
                 model.save(folder / f"{seconds:010.3f}")
                 written = due
                 clock.start()
-            if seconds >= job.seconds:
+            if seconds >= budget:
                 break
             for group in optimiser.param_groups:
-                group["lr"] = recipe.learning_rate * factor(int(min(1, seconds / job.seconds) * FINE))
+                group["lr"] = recipe.learning_rate * factor(int(min(1, seconds / budget) * FINE))
             with torch.autocast(job.device.type, torch.bfloat16):
                 loss = model.losses(on_device(batch, job.device))["loss"]
             loss.backward()

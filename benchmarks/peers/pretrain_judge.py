@@ -13,7 +13,7 @@ from transformers_pairs import T5, Electra, on_device, padded
 
 from unmask.training import electra, t5
 
-MODULES = ("pretrain_ours", "pretrain_hf")
+MODULES = {"pretrain_ours": "unmask", "pretrain_hf": "Transformers"}
 
 
 def weights_of(batch: dict[str, np.ndarray]) -> dict[str, int]:
@@ -73,16 +73,16 @@ def main() -> None:
     kind = T5 if job.recipe.family == "t5" else Electra
     results: dict[str, Any] = {"crossed": []}
     last = {}
-    for module in MODULES:
+    for module, side in MODULES.items():
         curve = []
         for path in sorted(job.snapshots(module).iterdir()):
             model = kind(path, compiled=False).to(job.device).eval()
             curve.append({"seconds": float(path.name), **measure(model, batches, job.device)})
-            last[module] = path
+            last[side] = path
         results[module] = curve
     if job.recipe.family == "electra":
         results["crossed"] = crossed(last, batches, job.device)
-    job.path.with_suffix(".pretrain_judge.json").write_text(json.dumps(results))
+    job.result("pretrain_judge").write_text(json.dumps(results))
 
 
 if __name__ == "__main__":

@@ -14,15 +14,15 @@ from unmask.training.pretraining import pretraining_of
 
 #: Share of the time for which steps are reckoned.
 RECKONED = 0.97
-#: Seconds of steps that are timed to reckon the others from.
-TIMED = 8.0
+#: Seconds of steps that are timed to reckon the others from, at most, and as a share of the time.
+TIMED, TIMED_SHARE = 8.0, 0.25
 
 
 def train_timed(job: Job, steps: int, save: Callable[[Pretraining, float], None] | None) -> tuple[Clock, int]:
     """Train for so many steps; the clock that ran, and how many tokens were read."""
     recipe = job.with_steps(steps)
     work = pretraining_of(recipe, job.shards, job.tokenizer, job.device)
-    clock, tokens = Clock(job.device), 0
+    clock, tokens = job.new_clock(), 0
 
     def loss_of(batch: Batch, step: int, whole: Batch) -> Loss:
         nonlocal tokens
@@ -65,7 +65,7 @@ def seconds_a_step(job: Job) -> float:
     for _ in range(2):
         clock, _ = train_timed(job, START_UP + count, None)
         found = clock.seconds() / count
-        count = max(8, int(TIMED / found))
+        count = max(8, int(min(TIMED, TIMED_SHARE * job.seconds) / found))
     return found
 
 

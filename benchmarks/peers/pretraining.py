@@ -29,6 +29,8 @@ class Job:
         settings = json.loads(self.path.read_text())
         self.settings: dict[str, Any] = settings
         self.device = torch.device(settings["device"])
+        if self.device.type == "cuda" and settings["clock"] == "processor":
+            raise SystemExit("--clock processor does not see what a GPU does: leave it out")
         torch.set_num_threads(settings["threads"])
         self.seconds: float = settings["seconds"]
         changes: dict[str, Any] = {"precision": "bfloat16", "checkpoint_every": 0, "max_skipped": 1}
@@ -52,9 +54,16 @@ class Job:
             evaluate_every=max(1, steps // self.settings["points"]),
         )
 
+    def new_clock(self) -> Clock:
+        return Clock(self.device, of_processor=self.settings["clock"] == "processor")
+
     def snapshots(self, module: str) -> Path:
         """Where a side writes its weights, a directory for each: its name is the seconds, zero-padded."""
         return self.path.parent / "weights" / module
+
+    def result(self, module: str) -> Path:
+        """The file in which a side says what it did, written when it is done."""
+        return self.path.with_suffix(f".{module}.json")
 
     def write(self, module: str, values: dict[str, Any]) -> None:
         device = (
@@ -63,26 +72,30 @@ class Job:
         facts = {
             "torch": torch.__version__,
             "parameters": values.pop("parameters", None),
+            "threads": self.settings["threads"],
+            "clock": self.settings["clock"],
             "batch size": self.recipe.batch_size,
             "training tokens in the corpus": self.shards.train.tokens,
         }
-        self.path.with_suffix(f".{module}.json").write_text(
-            json.dumps(values | {"device": device, "facts": facts})
-        )
+        self.result(module).write_text(json.dumps(values | {"device": device, "facts": facts}))
 
 
 class Clock:
-    """Seconds of training; the device has finished what it was given when it is read."""
+    """Seconds of training, on the wall or of the processor, all threads together.
 
-    def __init__(self, device: torch.device) -> None:
+    The device has finished what it was given when the clock is read.
+    """
+
+    def __init__(self, device: torch.device, *, of_processor: bool) -> None:
         self._device = device
+        self._read = time.process_time if of_processor else time.perf_counter
         self._before = 0.0
         self._since: float | None = None
 
     def _now(self) -> float:
         if self._device.type == "cuda":
             torch.cuda.synchronize()
-        return time.perf_counter()
+        return self._read()
 
     def start(self) -> None:
         self._since = self._now()
