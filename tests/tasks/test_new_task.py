@@ -121,6 +121,7 @@ def test_what_a_table_is_is_seen(
             {"kind": "classification"},
             "2 rows are too few for three splits",
         ),
+        (["a", "answer"], [("x", "y")], {"kind": "text-to-text"}, "one row is too few for three splits"),
         (["a", "label"], [("x", "")], {}, "every row has an empty column"),
         (["a", "label"], reviews(), {"held_out": 0.7}, "held_out is 0.7: give a share above 0 and below 0.5"),
         (
@@ -141,6 +142,35 @@ def test_what_cannot_be_made_is_said(
     with pytest.raises(UserError) as error:
         made(tmp_path, header, rows, **options)
     assert message in str(error.value) and not (tmp_path / "data").exists()
+
+
+def test_numbers_of_rows_are_not_read(tmp_path: Path) -> None:
+    rows = [(number, *row) for number, row in enumerate(reviews())]
+    found = made(tmp_path, ["", "text", "label"], rows)
+    assert (found.source, found.target, found.ignored) == (("text",), "label", ("",))
+    asked = new_task(
+        table(tmp_path / "ids.csv", ["ID", "text", "label"], rows), tmp_path / "asked", source=["ID", "text"]
+    )
+    assert (asked.source, asked.ignored) == (("ID", "text"), ())
+    with pytest.raises(UserError, match="has one column, 'label' beside one without a name: there must be"):
+        new_task(table(tmp_path / "unnamed.csv", ["", "label"], reviews()), tmp_path / "unnamed")
+
+
+def test_a_table_without_names_of_columns_is_seen(tmp_path: Path) -> None:
+    rows = reviews()
+    with pytest.raises(
+        UserError, match="the first line has to name the columns, and 'bad' there is also one"
+    ):
+        made(tmp_path, ["a review", "bad"], rows)
+    assert made(tmp_path, ["a review", "bad"], rows, target="bad").target == "bad"
+
+
+def test_a_column_that_is_there_twice_is_said_where_it_matters(tmp_path: Path) -> None:
+    rows = [(*row, *row) for row in reviews()]
+    with pytest.raises(UserError, match="has 2 columns named 'x'"):
+        made(tmp_path, ["text", "label", "x", "x"], rows)
+    found = made(tmp_path, ["text", "label", "x", "x"], rows, source=["text"], target="label")
+    assert found.source == ("text",)
 
 
 def test_a_directory_that_is_there_stays(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from unmask.tasks.kinds import Row
 from unmask.tasks.rows import check_labels, read_rows
 from unmask.tasks.tables import read_columns
 from unmask.tasks.task import Task
+from unmask.tasks.texts import TextFile
 
 FORMATS = ("csv", "tsv", "jsonl", "ndjson", "json", "parquet")
 
@@ -98,6 +99,18 @@ def test_a_byte_order_mark_is_no_part_of_the_header(tmp_path: Path) -> None:
         assert read_rows(task_of(path), "train") == [Row(1, ("x",), ("y",))]
 
 
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_columns_of_a_csv_without_commas_in_its_header(separator: str, tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text(f"source{separator}target\r\nx, 1{separator}y\r\n", encoding="utf-8-sig", newline="")
+    assert read_rows(task_of(path), "train") == [Row(1, ("x, 1",), ("y",))]
+    assert list(TextFile(path, "source")) == ["x, 1"]
+    # Commas decide where there are any.
+    path.write_text("source,target;b\nx;1,y\n")
+    assert read_columns(path, ["source", "target;b"]) == [["x;1"], ["y"]]
+    assert list(TextFile(path, "source")) == ["x;1"]
+
+
 def test_a_row_longer_than_a_block_is_read(tmp_path: Path) -> None:
     path = tmp_path / "long.csv"
     long = "word " * 600_000 + "end"
@@ -140,7 +153,7 @@ GOOD = b"source,target\na,b\nc,d\n"
         ("rows.csv", b" \n\n", "is empty"),
         ("rows.csv.gz", gzip.compress(b"", mtime=0), "is empty"),
         ("rows.csv", b"source,target\n", "holds no rows"),
-        ("rows.csv", b"sentence;label\na;b\n", "has no column 'source': there are 'sentence;label'"),
+        ("rows.csv", b"sentence;label\na;b\n", "has no column 'source': there are 'sentence', 'label'"),
         ("rows.csv", b"source,label\na,b\n", "has no column 'target': there are 'source', 'label'"),
         ("rows.csv", b"source,target,target\na,b,c\n", "has 2 columns named 'target'"),
         (

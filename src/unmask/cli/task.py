@@ -27,7 +27,7 @@ def new(
         table: CSV, TSV, JSON lines or Parquet with a header, or a directory of texts in sub-directories named by their
             labels.
         out: the directory to make; default: one named like the table, beside it.
-        source: the columns that are read; default: all but the target.
+        source: the columns that are read; default: all but the target and numbers of rows (id, index, no name).
         target: the column that is answered; default: the one named label or the like, or of two the one whose values
             repeat.
         kind: what an answer is; default: by the target's values.
@@ -35,7 +35,7 @@ def new(
     """
     from rich.console import Console
 
-    from unmask.tasks.new_task import new_task
+    from unmask.tasks.new_task import listed_columns, new_task
 
     stem = table.name.split(".")[0] or "task"
     place = out or table.with_name(stem if not table.is_dir() else f"{stem}-task")
@@ -45,6 +45,10 @@ def new(
     if made.labels:
         lines.append(
             "labels: " + ", ".join(f"{label} ({count:,})" for label, count in list(made.labels.items())[:20])
+        )
+    if made.ignored:
+        lines.append(
+            f"columns not read: {listed_columns(made.ignored)}, taken for numbers of rows (--source names what is read)"
         )
     if made.dropped:
         lines.append(f"left out: {made.dropped:,} rows with an empty column")

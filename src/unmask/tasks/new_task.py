@@ -17,7 +17,7 @@ from unmask import hub
 from unmask.errors import UserError
 from unmask.settings import nearest
 from unmask.tasks.kinds.kind import is_empty, text_of
-from unmask.tasks.tables import column_names, read_values
+from unmask.tasks.tables import check_columns, column_names, read_values
 from unmask.tasks.task import SPLITS, Split
 
 #: What a column of labels is often called.
@@ -33,6 +33,8 @@ LABEL_NAMES = (
     "score",
     "rating",
 )
+#: What a column of row numbers is often called: no text to read. "": pandas writes its index without a name.
+NUMBER_NAMES = ("", "id", "idx", "index", "unnamed: 0")
 #: A column with at most so many different values, and on average so many rows each, holds labels.
 MOST_LABELS, ROWS_A_LABEL = 100, 4
 KINDS = ("classification", "regression", "text-to-text")
@@ -49,6 +51,7 @@ class NewTask:
         rows: split → how many rows.
         labels: label → rows; none where the target is any text.
         dropped: rows with an empty column.
+        ignored: columns that are taken for numbers of rows.
     """
 
     path: Path
@@ -58,6 +61,7 @@ class NewTask:
     rows: dict[Split, int]
     labels: dict[str, int]
     dropped: int
+    ignored: tuple[str, ...]
 
 
 def new_task(
@@ -77,7 +81,7 @@ def new_task(
     Args:
         path: CSV, TSV, JSON lines or Parquet, or a directory of texts in sub-directories named by their labels.
         out: a directory that is not there yet.
-        source, target: columns; default: of two columns, the one with labels is the target.
+        source, target: columns; default: of two columns, beside numbers of rows, the one with labels is the target.
         kind: one of `KINDS`; a pair of texts makes pair-classification of classification. Default: numbers that are
             hardly ever the same are regression, few different values are classification, anything else text-to-text.
         held_out: share of the rows in validation, and again in test.
@@ -94,7 +98,7 @@ def new_task(
         raise UserError(f"{out} is there already: name another directory with --out, or delete it")
     if not out.parent.is_dir():
         raise UserError(f"{out} cannot be made: there is no directory {out.parent}")
-    sources, wanted = _columns(path, source, target)
+    sources, wanted, ignored = _columns(path, source, target)
     read = list(zip(*read_values(path, [*sources, wanted]), strict=True))
     whole = [row for row in read if not any(map(is_empty, row))]
     if not whole:
@@ -107,28 +111,47 @@ def new_task(
     ]
     found = kind or _kind([row[-1] for row in rows])
     labels = Counter(row[-1] for row in rows) if found == "classification" else Counter[str]()
+    if target is None and wanted in labels:
+        raise UserError(
+            f"{path}: the first line has to name the columns, and {wanted!r} there is also one of the labels: "
+            "add a line such as text,label (or, if it is a name, give it by --target)"
+        )
     if found == "classification" and len(labels) < 2:
         raise UserError(f"{path}: every row has the label {rows[0][-1]!r} in {wanted!r}: nothing to learn")
     splits = _split(rows, held_out, labels)
-    for name in SPLITS:
-        if not splits[name]:
-            raise UserError(
-                f"{path}: {len(rows)} rows are too few for three splits: add rows, or raise --held-out"
-            )
+    if not all(splits.values()):
+        count = "one row is" if len(rows) == 1 else f"{len(rows)} rows are"
+        raise UserError(f"{path}: {count} too few for three splits: add rows, or raise --held-out")
     if found == "classification" and len(sources) == 2:
         found = "pair-classification"
     _write(out, found, sources, wanted, splits)
     counts = {name: len(some) for name, some in splits.items()}
     return NewTask(
-        out / "task.toml", found, sources, wanted, counts, dict(labels.most_common()), len(read) - len(whole)
+        out / "task.toml",
+        found,
+        sources,
+        wanted,
+        counts,
+        dict(labels.most_common()),
+        len(read) - len(whole),
+        ignored,
     )
 
 
-def _columns(path: Path, source: Sequence[str], target: str | None) -> tuple[tuple[str, ...], str]:
+def _columns(
+    path: Path, source: Sequence[str], target: str | None
+) -> tuple[tuple[str, ...], str, tuple[str, ...]]:
+    """What is read, what is answered, and what is left out as numbers of rows."""
     there = column_names(path)
-    for column in (*source, *([] if target is None else [target])):
-        if column not in there:
-            raise UserError(f"{path} has no column {column!r}: there are {', '.join(map(repr, there))}")
+    check_columns(path, (*source, *([] if target is None else [target])), there)
+    ignored = tuple(
+        column
+        for column in there
+        if column.strip().lower() in NUMBER_NAMES and column not in source and column != target
+    )
+    there = [column for column in there if column not in ignored]
+    if not (source and target):
+        check_columns(path, there, there)
     if target is None:
         rest = [column for column in there if column not in source]
         named = [column for column in rest if column.lower() in LABEL_NAMES]
@@ -152,8 +175,16 @@ def _columns(path: Path, source: Sequence[str], target: str | None) -> tuple[tup
         )
     sources = tuple(source) or tuple(rest)
     if not sources:
-        raise UserError(f"{path} has one column, {target!r}: there must be one to read and one to answer")
-    return sources, target
+        beside = f" beside {listed_columns(ignored)}" if ignored else ""
+        raise UserError(
+            f"{path} has one column, {target!r}{beside}: there must be one to read and one to answer"
+        )
+    return sources, target, () if source else ignored
+
+
+def listed_columns(columns: Sequence[str]) -> str:
+    """Columns for a message."""
+    return " and ".join(repr(column) if column else "one without a name" for column in columns)
 
 
 def _kind(targets: Sequence[str]) -> str:

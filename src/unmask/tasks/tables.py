@@ -9,7 +9,7 @@ from typing import Any
 from unmask.errors import UserError
 from unmask.settings import nearest
 from unmask.tasks.formats import FORMATS
-from unmask.tasks.formats.files import check_utf8, json_lines, read_bytes
+from unmask.tasks.formats.files import check_utf8, json_lines, read_bytes, separator
 from unmask.tasks.kinds.kind import listed, text_of
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
@@ -136,7 +136,7 @@ def _csv_table(path: Path, data: bytes, columns: Sequence[str], kind: str) -> An
             # One block: a row may be longer than pyarrow's own. One thread: errors then name the row.
             read_options=csv.ReadOptions(use_threads=False, block_size=min(len(data) + 1, 2**31 - 1)),
             parse_options=csv.ParseOptions(
-                delimiter="\t" if kind == ".tsv" else ",", newlines_in_values=True
+                delimiter="\t" if kind == ".tsv" else separator(_header(data)), newlines_in_values=True
             ),
             # Texts, whatever they look like: "1.0" stays "1.0", and "NA" or "null" are words.
             convert_options=csv.ConvertOptions(
@@ -144,7 +144,15 @@ def _csv_table(path: Path, data: bytes, columns: Sequence[str], kind: str) -> An
             ),
         )
     except pa.ArrowInvalid as error:
-        raise _unreadable(path, "CSV" if kind == ".csv" else "TSV", error) from None
+        raise _unreadable(path, "CSV" if kind == ".csv" else "TSV", error, _QUOTES) from None
+
+
+def _header(data: bytes) -> str:
+    """The first line that is not empty."""
+    return data.lstrip()[:_LONGEST_HEADER].partition(b"\n")[0].decode(errors="replace")
+
+
+_LONGEST_HEADER = 1 << 16
 
 
 def _parquet_file(path: Path, data: bytes) -> Any:
@@ -191,6 +199,9 @@ def check_columns(path: Path, wanted: Sequence[str], there: Sequence[str]) -> No
             raise UserError(f"{path} has {there.count(column)} columns named {column!r}")
 
 
-def _unreadable(path: Path, described: str, error: Exception) -> UserError:
+_QUOTES = "; a text that has the separator or a quote in it has to be in quotes, with its own quotes twice"
+
+
+def _unreadable(path: Path, described: str, error: Exception, hint: str = "") -> UserError:
     reason = " ".join(str(error).split())
-    return UserError(f"{path} cannot be read as {described}: {reason[:300]}")
+    return UserError(f"{path} cannot be read as {described}: {reason[:300]}{hint}")

@@ -13,11 +13,12 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any, Protocol
 
 from unmask.errors import UserError
+from unmask.tasks.formats.files import separator
 
 #: What is read where no column is named.
 COLUMN = "text"
@@ -241,8 +242,10 @@ def _read_json(path: Path, columns: Sequence[str]) -> Iterator[Values]:
 def _read_csv(path: Path, columns: Sequence[str]) -> Iterator[Values]:
     # A text may be longer than the module's 128 KiB.
     csv.field_size_limit(sys.maxsize)
-    delimiter = "\t" if kind_of(path) == ".tsv" else ","
-    rows = csv.reader((line for _, line in _lines(path)), delimiter=delimiter, strict=True)
+    lines = (line for _, line in _lines(path))
+    first = list(islice(lines, 1))
+    delimiter = "\t" if kind_of(path) == ".tsv" else separator("".join(first))
+    rows = csv.reader(chain(first, lines), delimiter=delimiter, strict=True)
     try:
         header = next(rows, None)
         if header is None:

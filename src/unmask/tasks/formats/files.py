@@ -62,6 +62,12 @@ def read_lines(path: Path) -> list[str]:
     return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
 
 
+def separator(header: str) -> str:
+    """What separates the columns of a CSV file with this first line: a comma; where it has none, a semicolon or a tab,
+    as spreadsheets write it where decimals have a comma."""
+    return next((one for one in (",", ";", "\t") if one in header), ",")
+
+
 def read_json(path: Path) -> Any:
     """What a JSON file holds.
 
