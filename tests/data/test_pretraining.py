@@ -10,7 +10,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numbered_corpus import Pack, numbered
 
-from unmask.data.pretraining import MaskedDiffusion, ReplacedTokens, TextToText, _cut_segments
+from unmask.data import pretraining
+from unmask.data.pretraining import (
+    MaskedDiffusion,
+    ReplacedTokens,
+    TextToText,
+    _cut_segments,
+    _document_parts,
+)
 from unmask.data.ragged import Batch
 from unmask.data.shards import Split
 from unmask.data.stream import EvaluationBatches, TrainingBatches
@@ -279,7 +286,24 @@ def test_very_long_documents_are_cut_for_planning_without_loss(pack: Pack) -> No
     split = pack([[[7] * 100] * 1500]).train
     batches = EvaluationBatches(_replaced(split, max_length=128), batch_size=512, seed=0)
     assert sum(int((batch["tokens"] == 7).sum()) for batch in batches) == 150_000
-    assert len(_replaced(split)._parts[0]) == 3
+    ((starts, ends),) = _document_parts(split)
+    assert (np.diff([*starts, ends[-1]]) <= (1 << 16) + 100).all()
+    assert len(starts) == 3
+
+
+def test_documents_are_cut_some_at_a_time_without_loss(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plan of a large corpus takes no more memory than its table."""
+    split = pack(numbered(*[[7] * lines for lines in (1, 30, 2, 5, 90, 1, 1, 4)])).train
+    together = _replaced(split).plan(generator(0, "test"))
+    monkeypatch.setattr(pretraining, "LINES_AT_ONCE", 16)
+    parts = list(_document_parts(split))
+    assert len(parts) > 3
+    assert np.concatenate([starts for starts, _ in parts]).tolist() == split.document_starts[:-1].tolist()
+    assert np.concatenate([ends for _, ends in parts]).tolist() == split.document_starts[1:].tolist()
+    plan = _replaced(split).plan(generator(0, "test"))
+    for one in (together, plan):
+        tokens = one.fetch(np.arange(len(one)))["tokens"]
+        assert tokens[tokens >= 1000].tolist() == list(range(1000, 1000 + split.tokens))
 
 
 def test_drawn_positions_and_what_the_generator_sees(pack: Pack) -> None:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
-from functools import cached_property
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 
-from unmask.data.ragged import Batch, ranges
+from unmask.data.ragged import Batch, permuted, ranges
 from unmask.data.shards import Split
 from unmask.errors import UserError
 from unmask.objectives.masked_diffusion import draw_noise
 from unmask.objectives.ramps import Ramp
 from unmask.objectives.replaced_tokens import draw_positions, mask
 from unmask.objectives.text_to_text import Denoiser, denoise
+
+#: Whole documents of about so many lines are cut into examples together: what that takes, in memory, does not depend
+#: on the corpus.
+LINES_AT_ONCE = 1 << 18
 
 
 class TextToText:
@@ -47,7 +51,7 @@ class TextToText:
         self._denoisers = tuple(denoisers)
 
     def plan(self, rng: np.random.Generator) -> _Chunks:
-        order = rng.permutation(self._split.documents)
+        order = permuted(self._split.documents, rng)
         if self.size:
             return _Chunks(self._split, self._denoisers[0].chunk, order)
         return _MixedChunks(self._split, self._denoisers, order, rng)
@@ -62,11 +66,11 @@ class _Chunks:
     """The documents in one order, concatenated and cut."""
 
     def __init__(self, split: Split, chunk: int, order: np.ndarray) -> None:
-        starts = split.document_starts
         self._split = split
         self._chunk = chunk
-        self._starts = starts[:-1][order]
-        self._ends = np.cumsum(np.diff(starts)[order])
+        self._order = order
+        self._ends = np.diff(split.document_starts)[order]
+        np.cumsum(self._ends, out=self._ends)
 
     def __len__(self) -> int:
         return -(-self._split.tokens // self._chunk)
@@ -89,7 +93,8 @@ class _Chunks:
         document_begin = np.where(documents > 0, self._ends[documents - 1], 0)
         piece_begin = np.maximum(np.repeat(begin, count), document_begin)
         piece_end = np.minimum(np.repeat(end, count), self._ends[documents])
-        starts = self._starts[documents] + piece_begin - document_begin
+        document_starts = self._split.line_starts[self._split.document_lines[self._order[documents]]]
+        starts = document_starts + piece_begin - document_begin
         return {
             "tokens": self._split.gather(starts, piece_end - piece_begin),
             "lengths": (end - begin).astype(np.int32),
@@ -175,12 +180,11 @@ class LineSegments:
         return None
 
     def plan(self, rng: np.random.Generator) -> _Segments:
-        cuts = _cut_segments(self.split.line_starts, *self._parts, self.max_length, self.keep_overflow, rng)
-        return _Segments(self.split, cuts, self.cls_id, self.sep_id)
-
-    @cached_property
-    def _parts(self) -> tuple[np.ndarray, np.ndarray]:
-        return _document_parts(self.split)
+        cuts = [
+            _cut_segments(self.split.line_starts, starts, ends, self.max_length, self.keep_overflow, rng)
+            for starts, ends in _document_parts(self.split)
+        ]
+        return _Segments(self.split, _Cuts.joined(cuts), self.cls_id, self.sep_id)
 
 
 @dataclass(frozen=True, eq=False)
@@ -242,16 +246,27 @@ class _Cuts(NamedTuple):
     first: np.ndarray
     second: np.ndarray
 
+    @classmethod
+    def joined(cls, parts: Sequence[_Cuts]) -> _Cuts:
+        return cls(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
-def _document_parts(split: Split) -> tuple[np.ndarray, np.ndarray]:
-    """Where documents, or the parts of very long ones, begin and end, in tokens."""
-    line_starts = split.line_starts[:-1]
-    document = np.repeat(np.arange(split.documents), np.diff(split.document_lines))
-    part = (line_starts - split.document_starts[document]) >> 16
-    begins = np.ones(len(line_starts), bool)
-    begins[1:] = (np.diff(document) != 0) | (np.diff(part) != 0)
-    starts = line_starts[begins]
-    return starts, np.append(starts[1:], split.tokens)
+    def at(self, examples: np.ndarray) -> _Cuts:
+        return _Cuts(*(column[examples] for column in self))
+
+
+def _document_parts(split: Split) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Where documents, or the parts of very long ones, begin and end, in tokens; some documents at a time."""
+    firsts = np.searchsorted(split.document_lines, np.arange(0, split.lines, LINES_AT_ONCE))
+    bounds = np.unique([*firsts, split.documents])
+    for first, stop in pairwise(bounds.tolist()):
+        lines = split.document_lines[first : stop + 1]
+        line_starts = split.line_starts[lines[0] : lines[-1]]
+        document = np.repeat(np.arange(stop - first), np.diff(lines))
+        part = (line_starts - split.line_starts[lines[:-1]][document]) >> 16
+        begins = np.ones(len(line_starts), bool)
+        begins[1:] = (np.diff(document) != 0) | (np.diff(part) != 0)
+        starts = line_starts[begins]
+        yield starts, np.append(starts[1:], split.line_starts[lines[-1]])
 
 
 def _cut_segments(
@@ -271,9 +286,8 @@ def _cut_segments(
         start = cuts.start + cuts.first + cuts.second if keep_overflow else stop
         unfinished = start < end
         start, end = start[unfinished], end[unfinished]
-    together = _Cuts(*(np.concatenate(column) for column in zip(*found, strict=True)))
-    in_order = np.argsort(together.start)
-    return _Cuts(*(column[in_order] for column in together))
+    together = _Cuts.joined(found)
+    return together.at(np.argsort(together.start))
 
 
 def _cut_next(
@@ -305,7 +319,7 @@ def _cut_next(
     first_end = np.where(takes_more, np.minimum(line_end_from(first_end + 1), stop), first_end)
     first = np.minimum(first_end - start, max_length - 2)
     second = np.minimum(stop - first_end, np.maximum(max_length - first - 3, 0))
-    return _Cuts(start, first, second), stop
+    return _Cuts(start, first.astype(np.int32), second.astype(np.int32)), stop
 
 
 class _Segments:
@@ -321,11 +335,11 @@ class _Segments:
         return len(self._cuts.start)
 
     def lengths(self, examples: np.ndarray) -> np.ndarray:
-        _, first, second = (column[examples] for column in self._cuts)
+        _, first, second = self._cuts.at(examples)
         return first + second + np.where(second > 0, 3, 2)
 
     def fetch(self, examples: np.ndarray) -> Batch:
-        start, first, second = (column[examples] for column in self._cuts)
+        start, first, second = self._cuts.at(examples)
         first_length = first + 2
         second_length = second + (second > 0)
         lengths = first_length + second_length

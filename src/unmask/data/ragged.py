@@ -22,6 +22,11 @@ def ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     return np.arange(total) + np.repeat(starts - (ends - lengths), lengths)
 
 
+def permuted(count: int, rng: np.random.Generator) -> np.ndarray:
+    """0 … count - 1 in a random order, (count,), in the smallest type of int32 and int64: such tables are long."""
+    return rng.permutation(np.arange(count, dtype=np.int32 if count < 1 << 31 else np.int64))
+
+
 def joined(batches: Sequence[Batch]) -> Batch:
     """One batch of all rows of several that have the same keys."""
     if len(batches) == 1:

@@ -34,7 +34,7 @@ import numpy as np
 from unmask import hub
 from unmask.data.mixtures import Mixture
 from unmask.data.packing import Packed, check_size, pack
-from unmask.data.ragged import Batch, joined, row_lengths, take_rows
+from unmask.data.ragged import Batch, joined, permuted, row_lengths, take_rows
 from unmask.errors import UserError
 from unmask.objectives.randomness import generator
 from unmask.processes import end_with_parent
@@ -380,7 +380,7 @@ class _Epochs:
                 epoch += 1
             first, end = (self._end(epoch - 1) if epoch else 0), self._end(epoch)
             plan, order = self._epoch(epoch)
-        return plan, order[wanted[: np.searchsorted(wanted, end)] - first]
+        return plan, order[wanted[: np.searchsorted(wanted, end)] - first].astype(np.int64)
 
     def _end(self, epoch: int) -> int:
         if self._source.size:
@@ -396,6 +396,6 @@ class _Epochs:
             while len(self._kept) > 1:
                 del self._kept[next(iter(self._kept))]
             plan = self._source.plan(generator(self._seed, f"plan{self._purpose}", epoch))
-            order = generator(self._seed, f"order{self._purpose}", epoch).permutation(len(plan))
+            order = permuted(len(plan), generator(self._seed, f"order{self._purpose}", epoch))
             self._kept[epoch] = plan, order
         return self._kept[epoch]
