@@ -3,8 +3,8 @@
     python benchmarks/corpus_memory.py --corpus CORPUS.jsonl.gz … --times 1 10
 
 Writes the corpus so many times over into a temporary directory, the vowels of each copy exchanged so that no copy
-is a duplicate of another, and runs the commands on each: tokenizers are trained on a sample, models for a few
-steps. Begin with more than a part of `unmask corpus`, 32 million characters, to see memory stay flat. Printed are
+is a duplicate of another, and runs the commands on each: tokenizers are trained on a sample, models for some steps,
+measured on as much held-out text whatever the size. Begin with more than a part of `unmask corpus`, 32 million characters, to see memory stay flat. Printed are
 the largest process and the sum over all processes of a command, in MiB of memory of their own (RssAnon, looked at
 50 times a second): pages of mapped files, which the system takes back when it needs them, do not count.
 """
@@ -84,7 +84,7 @@ def main() -> None:
     )
     parser.add_argument("--times", type=int, nargs="+", default=[1, 10])
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--steps", type=int, default=20, help="of pre-training")
+    parser.add_argument("--steps", type=int, default=100, help="of pre-training")
     parser.add_argument("--sample-bytes", type=int, default=10_000_000, help="that tokenizers are trained on")
     parser.add_argument("--commands", nargs="+", choices=COMMANDS, default=list(COMMANDS))
     options = parser.parse_args()
@@ -103,9 +103,10 @@ def main() -> None:
                 tokenizer, shards = folder / kind, folder / f"{kind}-shards"
                 flags = ["--kind", kind, "--vocab-size", 4000, "--sample-bytes", options.sample_bytes]
                 steps[f"tokenizer train, {kind}"] = ["train", train, "--out", tokenizer, *flags]
-                steps[f"pack, {kind}"] = [train, "--tokenizer", tokenizer, "--out", shards, *workers]
+                held_out = ["--validation-share", 0.01 / times]
+                steps[f"pack, {kind}"] = [train, "--tokenizer", tokenizer, "--out", shards, *held_out, *workers]
                 run = ["--data", shards, "--out", folder / f"{kind}-run", "--steps", options.steps]
-                steps[f"pretrain, {recipe}"] = [recipe, *run, "--checkpoint-every", 0]
+                steps[f"pretrain, {recipe}"] = [recipe, *run, "--checkpoint-every", 0, "--threads", 1]
             for step, arguments in steps.items():
                 command = step.split(",")[0].split()[0]
                 if command not in options.commands:

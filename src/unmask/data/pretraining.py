@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
 from itertools import pairwise
+from tempfile import TemporaryFile
 from typing import NamedTuple
 
 import numpy as np
@@ -180,11 +181,11 @@ class LineSegments:
         return None
 
     def plan(self, rng: np.random.Generator) -> _Segments:
-        cuts = [
+        cuts = (
             _cut_segments(self.split.line_starts, starts, ends, self.max_length, self.keep_overflow, rng)
             for starts, ends in _document_parts(self.split)
-        ]
-        return _Segments(self.split, _Cuts.joined(cuts), self.cls_id, self.sep_id)
+        )
+        return _Segments(self.split, _on_disk(cuts), self.cls_id, self.sep_id)
 
 
 @dataclass(frozen=True, eq=False)
@@ -252,6 +253,16 @@ class _Cuts(NamedTuple):
 
     def at(self, examples: np.ndarray) -> _Cuts:
         return _Cuts(*(column[examples] for column in self))
+
+
+def _on_disk(parts: Iterable[_Cuts]) -> _Cuts:
+    """The parts one after another, mapped from a temporary file: the table of a large corpus is large."""
+    columns = [("start", np.int64), ("first", np.int32), ("second", np.int32)]
+    with TemporaryFile() as file:
+        for part in parts:
+            np.rec.fromarrays(part, dtype=columns).tofile(file)
+        table = np.memmap(file, columns, "r").view(np.ndarray)
+    return _Cuts(*(table[name] for name, _ in columns))
 
 
 def _document_parts(split: Split) -> Iterator[tuple[np.ndarray, np.ndarray]]:
