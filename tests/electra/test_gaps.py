@@ -34,7 +34,7 @@ class Fake:
 
     check_length = ElectraForConditionalGeneration.check_length
 
-    def write(self, canvas: Canvas, plan: Refinement) -> Refined:
+    def write(self, canvas: Canvas, plan: Refinement, watch: object = None) -> Refined:
         places = (canvas.ids == MASK).nonzero().squeeze(1)
         return Refined(canvas.ids.masked_fill(canvas.ids == MASK, FILL), places, places, places.float())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import socket
 import threading
 import time
@@ -27,13 +28,16 @@ from unmask.t5.model import T5ForConditionalGeneration
 uvicorn = pytest.importorskip("uvicorn", reason="needs the extra serve")
 openai = pytest.importorskip("openai")
 
-from unmask.serve import t5_answers  # noqa: E402
 from unmask.serve.app import make_app  # noqa: E402
 from unmask.serve.limits import Limits  # noqa: E402
 from unmask.serve.models import load  # noqa: E402
+from unmask.serve.worker import Worker  # noqa: E402
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cook", "ate", "a", "meal", ".", "good", "bad"]
-TASK = 'name = "taste"\nkind = "classification"\nsource = "text"\ntarget = "label"\n'
+TASKS = {
+    "taste": 'name = "taste"\nkind = "classification"\nsource = "text"\ntarget = "label"\n',
+    "same": 'name = "same"\nkind = "pair-classification"\nsource = ["first", "second"]\ntarget = "label"\n',
+}
 
 
 @dataclass(frozen=True)
@@ -100,13 +104,16 @@ def save_electra(place: Path, kind: type, **changes: Any) -> Path:
 
 @pytest.fixture(scope="session")
 def directories(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Name → model directory: a T5, an ELECTRA pair, a classifier."""
+    """Name → model directory: a T5, an ELECTRA pair, a classifier of texts and one of two texts."""
     home = tmp_path_factory.mktemp("served")
     save_electra(home / "pair" / "generator", ElectraForMaskedLM)
     save_electra(home / "pair" / "discriminator", ElectraForPreTraining)
     save_electra(home / "taste", ElectraForSequenceClassification, labels=("bad", "good"))
-    (home / "taste.toml").write_text(TASK, encoding="utf-8")
-    return {"t5": save_t5(home / "t5"), "pair": home / "pair", "taste": home / "taste"}
+    save_electra(home / "same", ElectraForSequenceClassification, labels=("no", "yes"))
+    for name, task in TASKS.items():
+        (home / f"{name}.toml").write_text(task, encoding="utf-8")
+    save_t5(home / "t5")
+    return {name: home / name for name in ("t5", "pair", *TASKS)}
 
 
 @pytest.fixture(scope="session")
@@ -120,7 +127,7 @@ def start(directories: dict[str, Path]) -> Callable[..., Any]:
         tasks: dict[str, str] | None = None,
         **options: Any,
     ) -> Iterator[Server]:
-        tasks = {"taste": str(directories["taste"].with_suffix(".toml"))} | (tasks or {})
+        tasks = {name: str(directories[name].with_suffix(".toml")) for name in TASKS} | (tasks or {})
         models = [load(name, str(directories[name]), tasks.get(name), torch.device("cpu")) for name in names]
         app = make_app(models, limits or Limits(), **options)
         listener = socket.create_server(("127.0.0.1", 0))
@@ -152,7 +159,7 @@ def server(start: Callable[..., Any]) -> Iterator[Server]:
 
 @pytest.fixture
 def slowly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A step of writing or of a search takes at least 10 ms, on any machine."""
+    """A step of writing, or of an answer in many steps, takes at least 10 ms, on any machine."""
 
     def slower(kind: type, name: str) -> None:
         method = getattr(kind, name)
@@ -164,7 +171,7 @@ def slowly(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(kind, name, slow)
 
     slower(ContinuousBatch, "step")
-    slower(t5_answers._Pause, "apply")
+    slower(Worker, "_pause")
 
 
 @pytest.fixture(scope="session")
@@ -179,3 +186,53 @@ def reference(directories: dict[str, Path]) -> Callable[..., str]:
         return T5Writer(model, tokenizer, decoder_prefix=prefix, **options).write([text])[0][0].text
 
     return write
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("needs chromium (Debian's: apt-get install chromium)")
+    with sync_api.sync_playwright() as playwright:
+        made = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield made
+        made.close()
+
+
+@pytest.fixture(scope="module")
+def open_page(browser: Any) -> Callable[[Server], Any]:
+    """open_page(server): a context with its page in English, which may call nothing but the server, and no script of
+    which may fail."""
+
+    @contextlib.contextmanager
+    def opened(server: Server) -> Iterator[Any]:
+        context = browser.new_context(
+            locale="en-GB", reduced_motion="reduce", viewport={"width": 1000, "height": 900}
+        )
+        made = context.new_page()
+        made.set_default_timeout(60_000)
+        problems: list[str] = []
+        made.on("pageerror", lambda problem: problems.append(str(problem)))
+        made.on(
+            "request",
+            lambda asked: (
+                problems.append(asked.url) if not asked.url.startswith((server.url, "data:")) else None
+            ),
+        )
+        made.on(
+            "console", lambda line: problems.append(line.text) if "Content Security" in line.text else None
+        )
+        made.goto(server.url)
+        made.wait_for_selector("[role=tab]")
+        yield made
+        context.close()
+        assert not problems
+
+    return opened
+
+
+@pytest.fixture
+def page(open_page: Callable[[Server], Any], server: Server) -> Iterator[Any]:
+    with open_page(server) as made:
+        yield made

@@ -8,6 +8,7 @@ import contextlib
 import http.client
 import json
 import socket
+import threading
 from typing import Any
 
 import httpx
@@ -15,6 +16,7 @@ import pytest
 
 from unmask.errors import UserError
 from unmask.serve.limits import Limits
+from unmask.serve.worker import Worker
 
 openai = pytest.importorskip("openai")
 
@@ -42,12 +44,42 @@ def test_a_client_that_goes_without_a_stream(server: Any, slowly: None) -> None:
     server.wait(lambda: server.metric("unmask_batch_rows") == 0)
 
 
-def test_a_beam_search_that_nobody_waits_for_ends(server: Any, slowly: None) -> None:
-    before = server.metric("unmask_call_rows_count")
+@pytest.mark.parametrize(
+    ("route", "body"),
+    [
+        ("completions", SEARCH | {"max_tokens": 400, "min_tokens": 400}),
+        ("fill", {"model": "pair", "input": " ___" * 16, "at_most": 3}),
+        ("rounds", {"model": "pair", "input": "the cook", "max_tokens": 24, "rounds": 64, "judged": True}),
+        ("explain", {"model": "t5", "input": "a meal", "target": "a good meal", "steps": 256}),
+        ("explain", {"model": "t5", "input": "a meal", "max_tokens": 256}),
+        ("explain", {"model": "pair", "input": "the cook", "steps": 256}),
+    ],
+)
+def test_a_long_answer_that_nobody_waits_for_ends(
+    server: Any, monkeypatch: pytest.MonkeyPatch, route: str, body: dict[str, Any]
+) -> None:
+    if route == "explain":
+        pytest.importorskip("captum", reason="needs the extra explain")
+    pauses, ended = threading.Semaphore(0), threading.Event()
+    pause = Worker._pause
+
+    def counted(worker: Worker, job: Any, part: Any = None) -> None:
+        # The first step lasts until the client has gone.
+        pauses.release()
+        ended.wait(20)
+        pause(worker, job, part)
+
+    monkeypatch.setattr(Worker, "_pause", counted)
+    cancelled, answered = (
+        server.metric(name) for name in ("unmask_cancelled_total", "unmask_call_rows_count")
+    )
     with httpx.Client(base_url=server.url) as client, pytest.raises(httpx.ReadTimeout):
-        client.post("/v1/completions", json=SEARCH | {"max_tokens": 400}, timeout=0.3)
-    server.client.embeddings.create(model="t5", input="next")
-    assert server.metric("unmask_call_rows_count") == before + 1  # of the embedding alone
+        client.post(f"/v1/{route}", json=body, timeout=0.3)
+    server.wait(lambda: server.metric("unmask_cancelled_total") == cancelled + 1)
+    ended.set()
+    assert server.http.post("/v1/embeddings", json={"model": "pair", "input": "next"}).status_code == 200
+    assert server.metric("unmask_call_rows_count") == answered + 1  # of the embedding alone
+    assert pauses.acquire(timeout=0) and not pauses.acquire(timeout=0), "it ended in its first step"
 
 
 def test_writing_goes_on_beside_a_beam_search(server: Any, slowly: None) -> None:

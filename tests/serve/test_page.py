@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,40 +12,7 @@ import pytest
 pytest.importorskip("uvicorn", reason="needs the extra serve")
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
 
-CHROMIUM = shutil.which("chromium")
 SHOTS = os.environ.get("UNMASK_SCREENSHOTS")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    if CHROMIUM is None:
-        pytest.skip("needs chromium (Debian's: apt-get install chromium)")
-    with sync_api.sync_playwright() as playwright:
-        made = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield made
-        made.close()
-
-
-@pytest.fixture
-def page(browser: Any, server: Any) -> Iterator[Any]:
-    """The page, in English; it may call nothing but the service, and no script of it may fail."""
-    context = browser.new_context(
-        locale="en-GB", reduced_motion="reduce", viewport={"width": 1000, "height": 900}
-    )
-    made = context.new_page()
-    made.set_default_timeout(60_000)
-    problems: list[str] = []
-    made.on("pageerror", lambda problem: problems.append(str(problem)))
-    made.on(
-        "request",
-        lambda asked: problems.append(asked.url) if not asked.url.startswith((server.url, "data:")) else None,
-    )
-    made.on("console", lambda line: problems.append(line.text) if "Content Security" in line.text else None)
-    made.goto(server.url)
-    made.wait_for_selector("[role=tab]")
-    yield made
-    context.close()
-    assert not problems
 
 
 def open_tab(page: Any, model: str, tab: str, **values: str) -> None:
@@ -153,7 +118,8 @@ def test_electra_writes_round_by_round(page: Any, server: Any) -> None:
 
 def test_why_t5_writes(page: Any, server: Any) -> None:
     pytest.importorskip("captum", reason="needs the extra explain")
-    open_tab(page, "t5", "explain", text="a meal", target="the cook")
+    open_tab(page, "t5", "explain", text="a meal")
+    page.get_by_label("Text or label to explain").fill("the cook")
     run(page)
     asked = {"model": "t5", "input": "a meal", "target": "the cook"}
     found = server.http.post("/v1/explain", json=asked).json()
@@ -176,10 +142,30 @@ def test_a_classification_with_its_evidence(page: Any) -> None:
     run(page)
     assert page.inner_text("#answer") in ("good", "bad")
     assert page.locator("#evidence .token").count() == 6  # [CLS] and [SEP] too
-    open_tab(page, "taste", "explain", text="a bad meal.", target="bad")
+    open_tab(page, "taste", "explain", text="a bad meal.")
+    page.get_by_label("Text or label to explain").fill("bad")
     run(page)
     assert "bad" in page.inner_text("#result h2")
     shoot(page, "classification")
+
+
+def test_a_classification_of_two_texts_with_its_evidence(open_page: Any, start: Any) -> None:
+    pytest.importorskip("captum", reason="needs the extra explain")
+    with start(("same",)) as server, open_page(server) as page:
+        open_tab(page, "same", "task", first="the cook ate a meal.", second="a cook ate.")
+        run(page)
+        row = {"first": "the cook ate a meal.", "second": "a cook ate."}
+        found = server.http.post("/v1/explain", json={"model": "same", "input": row}).json()
+        assert page.inner_text("#answer") == found["label"]
+        labels = page.locator("#evidence .token").evaluate_all("all => all.map((one) => one.ariaLabel)")
+        assert labels == [
+            f"{token}: {share:.3f}" for token, share in zip(found["tokens"], found["shares"], strict=True)
+        ]
+        assert [token for token in found["tokens"] if token == "[SEP]"] == ["[SEP]"] * 2
+        open_tab(page, "same", "explain", first="the cook ate.", second="a meal.")
+        page.get_by_label("Text or label to explain").fill("yes")
+        run(page)
+        assert "yes" in page.inner_text("#result h2")
 
 
 def test_errors_are_said_and_a_run_can_be_stopped(page: Any, server: Any, slowly: None) -> None:

@@ -29,13 +29,30 @@ def test_rounds_show_what_was_open_and_sent_back(server: Any) -> None:
     assert server.http.post("/v1/rounds", json=asked | {"model": "t5"}).status_code == 400
 
 
+def events(server: Any, route: str, asked: dict[str, Any]) -> list[Any]:
+    with server.http.stream("POST", f"/v1/{route}", json=asked | {"stream": True}) as answer:
+        lines = [line.removeprefix("data: ") for line in answer.iter_lines() if line]
+    assert lines.pop() == "[DONE]"
+    return [json.loads(line) for line in lines]
+
+
+def test_rounds_are_streamed_as_they_are_made(server: Any, slowly: None) -> None:
+    asked = {"model": "pair", "input": "the cook ate", "max_tokens": 6, "rounds": 4, "judged": True}
+    whole = server.http.post("/v1/rounds", json=asked).json()
+    *rounds, last = events(server, "rounds", asked)
+    assert rounds == whole["rounds"] and last == {"text": whole["text"]}
+    # The first comes before the others are there: whoever has seen enough stops the rest.
+    before = server.metric("unmask_cancelled_total")
+    with server.http.stream("POST", "/v1/rounds", json=asked | {"rounds": 64, "stream": True}) as answer:
+        first = json.loads(next(answer.iter_lines()).removeprefix("data: "))
+    assert first == rounds[0]
+    server.wait(lambda: server.metric("unmask_cancelled_total") == before + 1)
+
+
 def test_gaps_are_streamed(server: Any, slowly: None) -> None:
     asked = {"model": "t5", "input": "a ___ ate the ___.", "max_tokens": 20}
     whole = server.http.post("/v1/fill", json=asked).json()["data"][0]["gaps"]
-    with server.http.stream("POST", "/v1/fill", json=asked | {"stream": True}) as answer:
-        lines = [line.removeprefix("data: ") for line in answer.iter_lines() if line]
-    assert lines.pop() == "[DONE]"
-    events = [json.loads(line)["gaps"] for line in lines]
-    assert len(events) > 2 and all(len(gaps) == 2 for gaps in events) and events[-1] == whole
+    found = [event["gaps"] for event in events(server, "fill", asked)]
+    assert len(found) > 2 and all(len(gaps) == 2 for gaps in found) and found[-1] == whole
     refused = server.http.post("/v1/fill", json=asked | {"model": "pair", "stream": True})
     assert refused.status_code == 400 and "T5" in refused.json()["error"]["message"]

@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from unmask.electra.filling import read_filled, read_text
+from unmask.electra.heads import ElectraForSequenceClassification
+from unmask.electra.tokenizer import ElectraTokenizer
 from unmask.electra.writer import ElectraForConditionalGeneration
 from unmask.t5.byte_tokenizer import ByT5Tokenizer
 from unmask.t5.filling import fill_gaps
@@ -116,6 +118,42 @@ def test_why_electra_judges(server: Any) -> None:
     assert label["label"] == "bad" and set(label["logits"]) == {"good", "bad"}
 
 
+def test_why_two_texts_get_a_label(start: Any, directories: dict[str, Path]) -> None:
+    pytest.importorskip("captum", reason="needs the extra explain")
+    row = {"first": "the cook ate", "second": "a meal"}
+    with start(("same",)) as server:
+        found = post(server, "explain", model="same", input=row, steps=8)
+        answer = post(server, "classify", model="same", input=row)["data"][0]
+        unlike = server.http.post("/v1/explain", json={"model": "same", "input": "the cook"})
+    assert unlike.status_code == 400 and "first, second" in unlike.json()["error"]["message"]
+    assert found["tokens"] == ["[CLS]", "the", "cook", "ate", "[SEP]", "a", "meal", "[SEP]"]
+    assert found["label"] == answer["prediction"]
+    model = ElectraForSequenceClassification.from_pretrained(directories["same"])
+    read = ElectraTokenizer.from_pretrained(directories["same"])("the cook ate", "a meal")
+    with torch.no_grad():
+        types = torch.tensor([read["token_type_ids"]])
+        logits = model(torch.tensor([read["input_ids"]]), token_type_ids=types).logits[0]
+    # As the two segments that the model has learnt to read.
+    assert list(found["logits"].values()) == pytest.approx(logits.tolist(), abs=1e-5)
+    difference = found["output"] - found["baseline"]
+    assert sum(found["shares"]) == pytest.approx(difference + found["delta"], abs=1e-4)
+
+
+def test_why_a_t5_chooses_a_label(start: Any, tmp_path: Path) -> None:
+    pytest.importorskip("captum", reason="needs the extra explain")
+    task = tmp_path / "same.toml"
+    task.write_text(
+        'name = "same"\nkind = "pair-classification"\nsource = ["first", "second"]\ntarget = "label"\n'
+        '[label_words]\nno = "not so"\nyes = "so"\n'
+    )
+    with start(("t5",), tasks={"t5": str(task)}) as server:
+        row = {"first": "a", "second": "b"}
+        found = post(server, "explain", model="t5", input=row, target="no", steps=2)
+        model = server.app.state.service.models["t5"]
+        (read,) = model.learner.sources([model.task.its_kind.row(model.task, 1, row, "")])
+    assert found["text"] == "not so" and len(found["source"]) == len(read) > 3
+
+
 @pytest.mark.parametrize(
     ("route", "body", "said"),
     [
@@ -131,6 +169,9 @@ def test_why_electra_judges(server: Any) -> None:
         ("explain", {"model": "pair", "input": "the cook", "target": "good"}, "only a classifier's label"),
         ("explain", {"model": "taste", "input": "the cook", "target": "x"}, "is no label of the model"),
         ("explain", {"model": "t5", "input": " "}, "input is empty"),
+        ("explain", {"model": "t5", "input": "a" * 300}, "input has 301 tokens, at most 256"),
+        ("explain", {"model": "t5", "input": {"text": "a"}}, "t5 has learnt no task"),
+        ("explain", {"model": "taste", "input": {"words": "a"}}, "input 1 has no 'text'"),
     ],
 )
 def test_what_cannot_be_done_is_said(server: Any, route: str, body: dict[str, Any], said: str) -> None:

@@ -11,7 +11,7 @@ import torch
 worker = pytest.importorskip("unmask.serve.worker", reason="needs the extra serve")
 
 from unmask.generation.plan import Plan  # noqa: E402
-from unmask.serve.jobs import Call, OverloadedError, Write  # noqa: E402
+from unmask.serve.jobs import Call, LongCall, OverloadedError, Write  # noqa: E402
 from unmask.serve.limits import Limits  # noqa: E402
 from unmask.serve.metrics import Metrics  # noqa: E402
 
@@ -95,3 +95,51 @@ def test_one_fault_is_one_clients() -> None:
     one.turn()
     assert [job.answer for job in given] == [1, None, 0.5]
     assert isinstance(given[1].error, ZeroDivisionError) and all(job.done for job in given)
+
+
+def test_long_calls_let_the_others_in_but_not_each_other() -> None:
+    thread, seen = worker.ModelThread(), list[str]()
+    first, second = (worker.Worker(name, Limits(), Metrics(), thread, None) for name in ("first", "second"))
+    thread._workers = [first, second]
+
+    def long(pause: Any, item: str) -> str:
+        for step in range(2):
+            seen.append(f"{item}{step}")
+            pause()
+        return item
+
+    def short(items: list[str]) -> list[str]:
+        seen.extend(items)
+        return items
+
+    async def given() -> list[Any]:
+        return [LongCall(1, function=long, item=item) for item in "abc"] + [
+            Call(1, function=short, item="short")
+        ]
+
+    one, other, third, quick = asyncio.run(given())
+    first.submit([one, third, quick])
+    second.submit([other])
+    thread.turn()
+    # One long call at a time; what is short waits for a step of it, whichever model it asks.
+    assert seen == ["a0", "short", "a1", "b0", "b1"]
+    thread.turn()
+    assert seen[5:] == ["c0", "c1"]
+    assert [job.answer for job in (one, other, third, quick)] == ["a", "b", "c", "short"]
+
+
+def test_what_fails_in_a_long_call_is_its_clients() -> None:
+    def fails(pause: Any, item: Any) -> None:
+        pause("so far")
+        raise ZeroDivisionError
+
+    async def job() -> LongCall:
+        return LongCall(1, function=fails)
+
+    one = made()
+    one._start = None
+    given = asyncio.run(job())
+    one.submit([given])
+    one.turn()
+    assert isinstance(given.error, ZeroDivisionError) and given.parts == ["so far"]
+    assert not one._thread.is_busy

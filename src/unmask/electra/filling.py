@@ -8,6 +8,7 @@ import torch
 
 from unmask.electra.tokenizer import ElectraTokenizer
 from unmask.electra.writer import ElectraForConditionalGeneration
+from unmask.generation.refinement import Watch
 from unmask.nn.ragged import Layout
 from unmask.text.gaps import GAP
 
@@ -59,9 +60,17 @@ def read_text(
 
 @torch.inference_mode()
 def read_filled(
-    model: ElectraForConditionalGeneration, text: str, *, at_least: int, at_most: int
+    model: ElectraForConditionalGeneration,
+    text: str,
+    *,
+    at_least: int,
+    at_most: int,
+    watch: Watch | None = None,
 ) -> tuple[Reading, list[str]]:
     """Fill each gap (`___`) with as many tokens as read best, and judge the whole.
+
+    Args:
+        watch: is told before each pass of the generator.
 
     Returns:
         The text as it is read then, and what stands in each gap.
@@ -72,7 +81,7 @@ def read_filled(
     tokenizer = model.tokenizer
     # Gaps that touch are several.
     ids = tokenizer.encode(text.replace(GAP, f" {tokenizer.mask_token} "))
-    filled = model.fill([ids], at_least=at_least, at_most=at_most)[0]
+    filled = model.fill([ids], at_least=at_least, at_most=at_most, watch=watch)[0]
     words = [tokenizer.decode(filled.ids[start:stop]) for start, stop in filled.gaps]
     return _judged(model, torch.tensor(filled.ids, device=model.device), {}), words
 

@@ -17,7 +17,7 @@ import torch
 
 from unmask.electra.answers import Canvas
 from unmask.errors import UserError
-from unmask.generation.refinement import Refinement
+from unmask.generation.refinement import Refinement, Watch
 from unmask.nn.ragged import Layout
 
 if TYPE_CHECKING:
@@ -44,12 +44,14 @@ def fill_gaps(
     at_least: int,
     at_most: int,
     plan: Refinement,
+    watch: Watch | None = None,
 ) -> FilledText:
     """Write the gaps of one text, each a single [MASK] in `ids`.
 
     Args:
         ids: token ids, special ones included.
         at_least, at_most: tokens that a gap may have.
+        watch: is told before each pass of the generator.
 
     Raises:
         UserError: no gap, a range that is none, a text that is too long for the model even with the fewest tokens.
@@ -62,13 +64,13 @@ def fill_gaps(
         raise UserError(f"the text has no gap: mark one with {model.tokenizer.mask_token}")
     sizes = [at_least] * (len(pieces) - 1)
     model.check_length(len(ids) + sum(sizes) - len(sizes))
-    best = _written(model, pieces, [sizes], plan)[0]
+    best = _written(model, pieces, [sizes], plan, watch)[0]
     if at_least == at_most:
         return best
     for gap in range(len(sizes)):
         room = model.positions - len(ids) - (sum(sizes) - sizes[gap]) + len(sizes)
         tried = [[*sizes[:gap], size, *sizes[gap + 1 :]] for size in range(at_least, min(at_most, room) + 1)]
-        found = _written(model, pieces, tried, plan)
+        found = _written(model, pieces, tried, plan, watch)
         best, sizes = found[0], [stop - start for start, stop in found[0].gaps]
     return best
 
@@ -89,6 +91,7 @@ def _written(
     pieces: Sequence[Sequence[int]],
     tried: Sequence[Sequence[int]],
     plan: Refinement,
+    watch: Watch | None,
 ) -> list[FilledText]:
     """The text with gaps of each of the sizes that are tried, the best first."""
     mask_id = model.tokenizer.mask_token_id
@@ -101,7 +104,7 @@ def _written(
     layout = Layout.of([len(row) for row in rows], model.device)
     stream = torch.tensor([token for row in rows for token in row], device=model.device)
     canvas = Canvas(stream, layout, None, [0] * len(rows), list(layout.lengths))
-    written = model.write(canvas, plan)
+    written = model.write(canvas, plan, watch)
     order = (
         [0]
         if len(rows) == 1

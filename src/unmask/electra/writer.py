@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
@@ -22,7 +22,7 @@ from unmask.electra.pair import DISCRIMINATOR, GENERATOR
 from unmask.electra.tokenizer import ElectraTokenizer
 from unmask.errors import UserError
 from unmask.generation.limits import new_token_limit
-from unmask.generation.refinement import Refined, Refinement, refine
+from unmask.generation.refinement import Refined, Refinement, Watch, refine
 from unmask.nn.ragged import Layout
 
 logger = logging.getLogger("unmask")
@@ -150,6 +150,7 @@ class ElectraForConditionalGeneration(nn.Module):
         block: int | None = None,
         temperature: float = 0.0,
         seed: int = 0,
+        watch: Watch | None = None,
     ) -> Tensor:
         """Fill masks behind each prompt, the most confident first; then redo the worst.
 
@@ -176,6 +177,7 @@ class ElectraForConditionalGeneration(nn.Module):
             block: tokens that are filled at a time, from left to right, for long texts; None: all.
             temperature: 0 takes the likeliest token everywhere.
             seed: of the draws, 0 or more; row r's depend on (seed, r) and not on the other rows.
+            watch: is told before each pass of the generator; what it raises ends the work.
 
         Returns:
             (batch · num_return_sequences, longest) int64, padded on the right.
@@ -196,7 +198,7 @@ class ElectraForConditionalGeneration(nn.Module):
             raise UserError("this model answers, a result does not hold the prompt: give max_new_tokens")
         else:
             canvas = self._answers(rows, max_new_tokens, copies, plan)
-        written = self.write(canvas, plan)
+        written = self.write(canvas, plan, watch)
         texts = [
             text[start:stop]
             for text, start, stop in zip(
@@ -221,6 +223,7 @@ class ElectraForConditionalGeneration(nn.Module):
         revisions: int = 2,
         temperature: float = 0.0,
         seed: int = 0,
+        watch: Watch | None = None,
     ) -> list[FilledText]:
         """Fill gaps with as many tokens as read best (`unmask.electra.gaps`); each [MASK] of a text is a gap.
 
@@ -228,6 +231,7 @@ class ElectraForConditionalGeneration(nn.Module):
             input_ids: a list of ids for each text, special ones included.
             at_least, at_most: tokens that a gap may have; the same number twice leaves nothing to decide.
             rounds, revisions, temperature, seed: as for `generate`; text r draws by seed + r.
+            watch: is told before each pass of the generator; what it raises ends the work.
 
         Raises:
             UserError: a text without a gap or too long for the model, a range that is none.
@@ -235,7 +239,7 @@ class ElectraForConditionalGeneration(nn.Module):
         texts = []
         for number, ids in enumerate(input_ids):
             plan = Refinement(rounds=rounds, revisions=revisions, temperature=temperature, seed=seed + number)
-            texts.append(fill_gaps(self, ids, at_least=at_least, at_most=at_most, plan=plan))
+            texts.append(fill_gaps(self, ids, at_least=at_least, at_most=at_most, plan=plan, watch=watch))
         return texts
 
     def _copies(self, results: int, candidates: int | None, temperature: float) -> int:
@@ -315,22 +319,17 @@ class ElectraForConditionalGeneration(nn.Module):
         halves = [half for half in (self.generator, self.discriminator) if half is not None]
         return min(half.config.max_position_embeddings for half in halves)
 
-    def write(
-        self, canvas: Canvas, plan: Refinement, watch: Callable[[Tensor, Tensor], None] | None = None
-    ) -> Refined:
+    def write(self, canvas: Canvas, plan: Refinement, watch: Watch | None = None) -> Refined:
         """Fill all masks of a canvas, without gradient and without dropout.
 
         Args:
-            watch: is told before each pass of the generator: the ids (total,) as they stand, and the places (n,)
-                that are open.
+            watch: is told before each pass of the generator.
         """
         generator, discriminator, types = self.generator, self.discriminator, canvas.types
         unknown = range(self.tokenizer.vocab_size, generator.config.vocab_size)
         forbidden = torch.tensor([*sorted(self.tokenizer.special_ids), *unknown], device=canvas.ids.device)
 
         def propose(ids: Tensor, layout: Layout, at: Tensor) -> Tensor:
-            if watch is not None:
-                watch(ids, at)
             return generator.logits(generator.hidden(ids, layout, types, at=at))
 
         def judge(ids: Tensor, layout: Layout) -> Tensor:
@@ -346,6 +345,7 @@ class ElectraForConditionalGeneration(nn.Module):
                 mask_id=self.tokenizer.mask_token_id,
                 forbidden=forbidden,
                 plan=plan,
+                watch=watch,
             )
 
 

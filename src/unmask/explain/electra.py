@@ -71,7 +71,9 @@ def attribute(
     *,
     padding: int,
     keep: Sequence[int] = (),
+    types: Sequence[int] | None = None,
     steps: int = STEPS,
+    before_pass: Callable[[], object] = lambda: None,
 ) -> TextAttribution:
     """Integrated gradients of a readout over the tokens' embeddings, positions and segments left as they are.
 
@@ -79,7 +81,9 @@ def attribute(
         readout: what to share out: `label_logit`, `replaced_logit`, `token_log_probability`, or one's own.
         padding: the id that stands at every place of the baseline.
         keep: ids that stand in the baseline too: [CLS], [SEP], [MASK].
+        types: the tokens' segments; None: all of the first.
         steps: of the integral.
+        before_pass: see `integrated_gradients`.
 
     Raises:
         UserError: no ids, too many, an id outside of the vocabulary.
@@ -87,11 +91,13 @@ def attribute(
     """
     check(model, ids)
     empty = [token if token in keep else padding for token in ids]
+    segments = _segments(types)
     found = integrated_gradients(
-        lambda words: readout(encode(model.encoder, words)),
+        lambda words: readout(encode(model.encoder, words, types=segments)),
         (_words(model, ids),),
         (_words(model, empty),),
         steps=steps,
+        before_pass=before_pass,
     )
     return TextAttribution(found.inputs[0], found.output, found.baseline_output, found.delta)
 
@@ -140,13 +146,18 @@ def suspicion(model: ElectraForPreTraining, ids: Sequence[int]) -> Array:
 
 
 @torch.no_grad()
-def label_lens(model: ElectraForSequenceClassification, ids: Sequence[int]) -> Array:
+def label_lens(
+    model: ElectraForSequenceClassification, ids: Sequence[int], types: Sequence[int] | None = None
+) -> Array:
     """(layers, labels): the classifier's logits with its head on each layer's [CLS]; the last row is its own.
+
+    Args:
+        types: the tokens' segments; None: all of the first.
 
     Raises:
         UserError: no ids, too many, an id outside of the vocabulary.
     """
-    states = torch.cat(_trace(model, ids).states)
+    states = torch.cat(_trace(model, ids, types).states)
     return sequence_logits(model.sequence_head, states[:, 0]).double().numpy()
 
 
@@ -173,11 +184,16 @@ def check(model: ElectraBackbone, ids: Sequence[int]) -> None:
         raise UserError(f"the text has the id {wrong[0]}; the model knows {model.config.vocab_size}, from 0")
 
 
-def _trace(model: ElectraBackbone, ids: Sequence[int]) -> EncoderTrace:
+def _trace(model: ElectraBackbone, ids: Sequence[int], types: Sequence[int] | None = None) -> EncoderTrace:
     check(model, ids)
     trace = EncoderTrace()
-    encode(model.encoder, _words(model, ids), trace=trace)
+    encode(model.encoder, _words(model, ids), types=_segments(types), trace=trace)
     return trace
+
+
+def _segments(types: Sequence[int] | None) -> Tensor | None:
+    """(1, length) int64."""
+    return None if types is None else torch.tensor([list(types)])
 
 
 def _words(model: ElectraBackbone, ids: Sequence[int]) -> Tensor:

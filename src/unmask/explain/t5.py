@@ -58,6 +58,7 @@ def attribute_token(
     place: int,
     *,
     steps: int = STEPS,
+    before_pass: Callable[[], object] = lambda: None,
 ) -> TokenAttribution:
     """Integrated gradients of log p(target[place] | source, prefix), over source and prefix.
 
@@ -68,6 +69,7 @@ def attribute_token(
     Args:
         place: 0 is the target's first token.
         steps: of the integral.
+        before_pass: see `integrated_gradients`.
 
     Raises:
         UserError: no source or target, no such place.
@@ -90,6 +92,7 @@ def attribute_token(
         (_embedded(model, source), _embedded(model, prefix)),
         (_embedded(model, empty_source), _embedded(model, empty_prefix)),
         steps=steps,
+        before_pass=before_pass,
     )
     of_source, of_prefix = found.inputs
     return TokenAttribution(of_source, of_prefix, found.output, found.baseline_output, found.delta)
@@ -120,18 +123,23 @@ def attribute(
     *,
     steps: int = STEPS,
     watch: Watch = iter,
+    before_pass: Callable[[], object] = lambda: None,
 ) -> TargetAttribution:
     """`attribute_token` for every token of a target.
 
     Args:
         watch: passes the target's places through, to show progress.
+        before_pass: see `integrated_gradients`.
 
     Raises:
         UserError, MissingExtraError: as there.
     """
     check(model, source, target)
     places = watch(range(len(target)))
-    found = [attribute_token(model, source, target, place, steps=steps) for place in places]
+    found = [
+        attribute_token(model, source, target, place, steps=steps, before_pass=before_pass)
+        for place in places
+    ]
     prefix = np.zeros((len(target), len(target)))
     for place, token in enumerate(found):
         prefix[place, : place + 1] = token.prefix

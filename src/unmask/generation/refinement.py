@@ -9,6 +9,7 @@ filled in blocks, left to right, each filled before the next is begun (LLaDA, ar
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -24,6 +25,11 @@ from unmask.nn.sampling import sample
 class Propose(Protocol):
     def __call__(self, ids: Tensor, layout: Layout, at: Tensor) -> Tensor:
         """Logits (n, vocabulary) for the places `at` (n,) of a packed stream of ids (total,)."""
+
+
+#: Is told before each pass of the proposer: the ids (total,) as they stand, the places (n,) that are open, and whether
+#: these were written before and sent back.
+Watch = Callable[[Tensor, Tensor, bool], None]
 
 
 class Judge(Protocol):
@@ -107,6 +113,7 @@ def refine(
     mask_id: int,
     forbidden: Tensor,
     plan: Refinement,
+    watch: Watch | None = None,
 ) -> Refined:
     """Write every masked place of a packed stream; the other places stay as they are.
 
@@ -115,7 +122,7 @@ def refine(
         judge: None: the proposer's own confidence at the time of writing decides what is redone.
         forbidden: (n,) int64 ids that are never written.
     """
-    canvas = _Canvas(ids, layout, propose, mask_id, forbidden, plan)
+    canvas = _Canvas(ids, layout, propose, mask_id, forbidden, plan, watch)
     for block in range(canvas.number_of_blocks):
         canvas.begin(block)
         for number in range(plan.rounds):
@@ -139,7 +146,9 @@ class _Canvas:
         mask_id: int,
         forbidden: Tensor,
         plan: Refinement,
+        watch: Watch | None,
     ) -> None:
+        self.watch = watch
         self.ids = ids.clone()
         self.layout = layout
         self.propose = propose
@@ -173,7 +182,7 @@ class _Canvas:
         slots = self.block[self.open[self.block]]
         if slots.numel() == 0:
             return False
-        tokens, confidence = self._proposals(slots, number)
+        tokens, confidence = self._proposals(slots, number, again=False)
         rows = self.rows[slots]
         left = torch.bincount(rows, minlength=self.layout.batch)
         # At least one a round, so that rows end.
@@ -187,7 +196,7 @@ class _Canvas:
         slots = self.open.nonzero().squeeze(1)
         if slots.numel() == 0:
             return False
-        self._write(slots, *self._proposals(slots, round))
+        self._write(slots, *self._proposals(slots, round, again=round > 0))
         if round + 1 < self.plan.rounds:
             self._open_worst((self.sizes * self._open_share(round)).long(), judge)
         return True
@@ -197,7 +206,7 @@ class _Canvas:
         if self.places.numel() == 0:
             return
         slots = self._open_worst((self.sizes * self.plan.share).ceil(), judge)
-        self._write(slots, *self._proposals(slots, number))
+        self._write(slots, *self._proposals(slots, number, again=True))
 
     def _open_share(self, round: int) -> float:
         """MaskGIT's cosine: the part of the slots that is open after a round; few are kept while little is in sight."""
@@ -215,8 +224,10 @@ class _Canvas:
         self.open[slots] = True
         return slots
 
-    def _proposals(self, slots: Tensor, number: int) -> tuple[Tensor, Tensor]:
+    def _proposals(self, slots: Tensor, number: int, *, again: bool) -> tuple[Tensor, Tensor]:
         """A token for each slot and its probability, (n,) each."""
+        if self.watch is not None:
+            self.watch(self.ids, self.places[slots], again)
         logits = self.propose(self.ids, self.layout, self.places[slots]).float()
         logits = logits.index_fill(1, self.forbidden, -math.inf)
         if self.plan.temperature == 0:

@@ -25,6 +25,7 @@ from unmask.serve.page_routes import page_routes
 from unmask.serve.service import GoneError, Service
 from unmask.serve.state_routes import state_routes
 from unmask.serve.task_routes import task_routes
+from unmask.serve.text_routes import text_routes
 
 logger = logging.getLogger("unmask.serve")
 #: Seconds after which a client that was refused may try again.
@@ -80,7 +81,13 @@ def make_app(
         )
     app.add_middleware(Gate, metrics=service.metrics, limits=limits, keys=keys)
     _add_errors(app)
-    for router in (state_routes(service), openai_routes(service), task_routes(service), page_routes()):
+    for router in (
+        state_routes(service),
+        openai_routes(service),
+        text_routes(service),
+        task_routes(service),
+        page_routes(),
+    ):
         app.include_router(router)
     return app
 

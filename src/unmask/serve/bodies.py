@@ -136,9 +136,11 @@ class Rounds(Body):
 
     Attributes:
         max_tokens: how many are written.
+        stream: events, one before each pass of the generator.
     """
 
     input: str
+    stream: bool = False
     max_tokens: int = Field(12, ge=1, le=256)
     rounds: int = Field(8, ge=1, le=64)
     revisions: int = Field(2, ge=0, le=16)
@@ -163,7 +165,7 @@ class Rows(Body):
 
 
 class Explanation(Body):
-    """A text to explain a model by.
+    """A text to explain a model by; of a model that has learnt a task a row of it, as in `Rows`.
 
     Attributes:
         target: T5: the text to explain instead of what it writes; a classifier: the label instead of the likeliest.
@@ -173,7 +175,7 @@ class Explanation(Body):
         max_tokens: (T5) of what is written.
     """
 
-    input: str
+    input: str | dict[str, Any]
     target: str | None = None
     place: int | None = Field(None, ge=0)
     steps: int = Field(32, ge=1, le=256)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from unmask.electra.answers import Canvas
-from unmask.electra.filling import read_text
+from unmask.electra.filling import Reading, read_filled, read_text
 from unmask.electra.heads import ElectraModel
 from unmask.electra.model import ElectraForPreTraining
 from unmask.electra.tokenizer import ElectraTokenizer
@@ -16,6 +16,7 @@ from unmask.electra.writer import ElectraForConditionalGeneration
 from unmask.errors import UserError
 from unmask.generation.refinement import Refinement
 from unmask.nn.ragged import Layout
+from unmask.serve.jobs import Pause
 from unmask.text.gaps import GAP
 
 #: (ids, new tokens, how to write)
@@ -47,22 +48,28 @@ def tokens_of(tokenizer: ElectraTokenizer, ids: Sequence[int]) -> list[str]:
     return [str(token) for token in tokenizer.convert_ids_to_tokens(list(ids))]
 
 
-def fill(
-    pair: ElectraForConditionalGeneration, breathe: Callable[[], None], items: Sequence[Gaps]
-) -> list[dict[str, Any]]:
-    """The gaps of each text written: one token each with its alternatives, or as many tokens as read best.
+def alternatives(pair: ElectraForConditionalGeneration, items: Sequence[Gaps]) -> list[dict[str, Any]]:
+    """The gaps of each text written with one token each, and what else might stand there."""
+    return [_alternatives(pair, text, count) for text, _, _, count in items]
 
-    Args:
-        breathe: is called between texts.
-    """
-    found = []
-    for number, (text, at_least, at_most, alternatives) in enumerate(items):
-        if number:
-            breathe()
-        _check_gaps(pair.tokenizer, text)
-        one = at_least == at_most == 1
-        found.append(_named(pair, text, alternatives) if one else _written(pair, text, at_least, at_most))
-    return found
+
+def _alternatives(pair: ElectraForConditionalGeneration, text: str, count: int) -> dict[str, Any]:
+    _check_gaps(pair.tokenizer, text)
+    # Gaps that touch are several.
+    reading = read_text(pair, pair.tokenizer, text.replace(GAP, f" {GAP} "), proposals=count)
+    named = [
+        [{"token": token, "probability": share} for token, share in proposals]
+        for proposals in reading.proposals.values()
+    ]
+    return _read({"gaps": [some[0]["token"] for some in named], "alternatives": named}, reading)
+
+
+def fill(pair: ElectraForConditionalGeneration, pause: Pause, item: Gaps) -> dict[str, Any]:
+    """The gaps of a text written with as many tokens as read best; pauses before each pass of the generator."""
+    text, at_least, at_most, _ = item
+    _check_gaps(pair.tokenizer, text)
+    reading, words = read_filled(pair, text, at_least=at_least, at_most=at_most, watch=lambda *_: pause())
+    return _read({"gaps": words}, reading)
 
 
 def _check_gaps(tokenizer: ElectraTokenizer, text: str) -> None:
@@ -72,67 +79,29 @@ def _check_gaps(tokenizer: ElectraTokenizer, text: str) -> None:
         raise UserError(f"the text holds {tokenizer.mask_token}: mark gaps with {GAP}")
 
 
-def _named(pair: ElectraForConditionalGeneration, text: str, alternatives: int) -> dict[str, Any]:
-    # Gaps that touch are several.
-    reading = read_text(pair, pair.tokenizer, text.replace(GAP, f" {GAP} "), proposals=alternatives)
-    named = [
-        [{"token": token, "probability": share} for token, share in proposals]
-        for proposals in reading.proposals.values()
-    ]
-    return {"gaps": [some[0]["token"] for some in named], "alternatives": named, "tokens": reading.tokens} | (
-        {} if reading.suspicion is None else {"suspicion": reading.suspicion}
-    )
+def _read(answer: dict[str, Any], reading: Reading) -> dict[str, Any]:
+    judged = {} if reading.suspicion is None else {"suspicion": reading.suspicion}
+    return answer | {"tokens": reading.tokens} | judged
 
 
-def _written(pair: ElectraForConditionalGeneration, text: str, at_least: int, at_most: int) -> dict[str, Any]:
-    tokenizer = pair.tokenizer
-    ids = tokenizer.encode(text.replace(GAP, f" {tokenizer.mask_token} "))
-    filled = pair.fill([ids], at_least=at_least, at_most=at_most)[0]
-    answer: dict[str, Any] = {
-        "gaps": [tokenizer.decode(filled.ids[start:stop]) for start, stop in filled.gaps],
-        "tokens": tokens_of(tokenizer, filled.ids[1:-1]),
-    }
-    if pair.discriminator is not None:
-        answer |= detect(pair.discriminator, tokenizer, [filled.ids])[0]
-    return answer
+def write_rounds(pair: ElectraForConditionalGeneration, pause: Pause, item: RoundsOf) -> str:
+    """The text of a row continued; pauses before each pass of the generator, and once behind the last.
 
-
-def write_rounds(
-    pair: ElectraForConditionalGeneration, breathe: Callable[[], None], items: Sequence[RoundsOf]
-) -> list[dict[str, Any]]:
-    """Texts continued, with what they were before each pass of the generator: tokens, the open places, and whether
-    these were sent back.
-
-    Args:
-        breathe: is called before each pass.
+    What is told is the row as it stands then: its tokens, the open places, and whether these were written before and
+    sent back.
     """
-    return [_rounds(pair, breathe, *item) for item in items]
+    row, new, plan = item
+    tokenizer, device = pair.tokenizer, pair.device
 
-
-def _rounds(
-    pair: ElectraForConditionalGeneration,
-    breathe: Callable[[], None],
-    row: list[int],
-    new: int,
-    plan: Refinement,
-) -> dict[str, Any]:
-    tokenizer, passes = pair.tokenizer, list[dict[str, Any]]()
-
-    def watch(ids: torch.Tensor, at: torch.Tensor) -> None:
-        breathe()
+    def tell(ids: torch.Tensor, at: torch.Tensor, again: bool) -> None:
         # Places count without the [CLS] in front.
-        passes.append({"tokens": tokens_of(tokenizer, ids.tolist()[1:-1]), "open": (at - 1).tolist()})
+        tokens = tokens_of(tokenizer, ids.tolist()[1:-1])
+        pause({"tokens": tokens, "open": (at - 1).tolist(), "sent_back": again})
 
     ids = [*row[:-1], *[tokenizer.mask_token_id] * new, row[-1]]
     pair.check_length(len(ids))
-    device = pair.device
-    canvas = Canvas(
-        torch.tensor(ids, device=device), Layout.of([len(ids)], device), None, [len(row) - 1], [len(ids) - 1]
-    )
-    written = pair.write(canvas, plan, watch).ids.tolist()
-    for number, one in enumerate(passes):
-        # What is open was written before and sent back, or has not been kept yet.
-        judged = plan.judged and number > 0
-        one["sent_back"] = judged or number >= len(passes) - plan.revisions
-    passes.append({"tokens": tokens_of(tokenizer, written[1:-1]), "open": [], "sent_back": False})
-    return {"rounds": passes, "text": tokenizer.decode(written[1:-1])}
+    stream = torch.tensor(ids, device=device)
+    canvas = Canvas(stream, Layout.of([len(ids)], device), None, [len(row) - 1], [len(ids) - 1])
+    written = pair.write(canvas, plan, tell).ids
+    tell(written, written[:0], False)
+    return tokenizer.decode(written.tolist()[1:-1])

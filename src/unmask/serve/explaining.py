@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,8 @@ from unmask.electra.tokenizer import ElectraTokenizer
 from unmask.errors import UserError
 from unmask.explain import electra, t5
 from unmask.explain.names import names_of
+from unmask.serve.jobs import Pause
+from unmask.serve.t5_answers import Pauses
 from unmask.t5.byte_tokenizer import AnyT5Tokenizer
 from unmask.t5.model import T5ForConditionalGeneration
 from unmask.text.gaps import GAP
@@ -26,9 +28,15 @@ Explained = ElectraForSequenceClassification | ElectraForPreTraining | ElectraFo
 
 @dataclass(frozen=True)
 class Question:
-    """What is to be explained; see `bodies.Explanation`."""
+    """What is to be explained; see `bodies.Explanation`.
 
-    text: str
+    Attributes:
+        ids: that the model reads.
+        types: their segments; None: all of the first.
+    """
+
+    ids: list[int]
+    types: list[int] | None
     target: str | None
     place: int | None
     steps: int
@@ -41,37 +49,24 @@ def explains(model: Any) -> bool:
 
 
 def of_t5(
-    model: T5ForConditionalGeneration,
-    tokenizer: AnyT5Tokenizer,
-    breathe: Callable[[], None],
-    questions: Sequence[Question],
-) -> list[dict[str, Any]]:
-    """For each question the evidence for each written token, over source and prefix apart, and cross-attention.
-
-    Args:
-        breathe: is called between two tokens.
-    """
-
-    def watch(places: Sequence[int]) -> Iterator[int]:
-        for place in places:
-            breathe()
-            yield place
-
-    return [_of_t5(model, tokenizer, question, watch) for question in questions]
-
-
-def _of_t5(
-    model: T5ForConditionalGeneration, tokenizer: AnyT5Tokenizer, question: Question, watch: t5.Watch
+    model: T5ForConditionalGeneration, tokenizer: AnyT5Tokenizer, pause: Pause, question: Question
 ) -> dict[str, Any]:
-    source = _ids(tokenizer, question.text, "input")
+    """The evidence for each written token, over source and prefix apart, and cross-attention; pauses at each step of
+    writing and before each pass of the integrals."""
+    source = question.ids
     if question.target is None:
-        ids = torch.tensor([source], device=model.device)
-        written = model.generate(ids, max_new_tokens=question.new_tokens, num_beams=1, do_sample=False)
+        written = model.generate(
+            torch.tensor([source], device=model.device),
+            max_new_tokens=question.new_tokens,
+            num_beams=1,
+            do_sample=False,
+            constraint=Pauses(pause),
+        )
         target = [int(token) for token in written[0, 1:]]
     else:
-        target = _ids(tokenizer, question.target, "target")
+        target = ids_of(tokenizer, question.target, "target")
     with torch.inference_mode(False), torch.enable_grad():
-        found = t5.attribute(model, source, target, steps=question.steps, watch=watch)
+        found = t5.attribute(model, source, target, steps=question.steps, before_pass=pause)
         cross = t5.attention(model, source, target).cross
     return {
         "text": tokenizer.decode(target, skip_special_tokens=True),
@@ -88,34 +83,26 @@ def _of_t5(
 
 
 def of_electra(
-    model: Explained,
-    tokenizer: ElectraTokenizer,
-    breathe: Callable[[], None],
-    questions: Sequence[Question],
-) -> list[dict[str, Any]]:
-    """For each question the evidence for a label, for the suspicion of a token, or for what stands in a gap.
-
-    Args:
-        breathe: is called between two questions.
-    """
-    found = []
-    for number, question in enumerate(questions):
-        if number:
-            breathe()
-        with torch.inference_mode(False), torch.enable_grad():
-            found.append(_of_electra(model, tokenizer, question))
-    return found
-
-
-def _of_electra(model: Explained, tokenizer: ElectraTokenizer, question: Question) -> dict[str, Any]:
+    model: Explained, tokenizer: ElectraTokenizer, pause: Pause, question: Question
+) -> dict[str, Any]:
+    """The evidence for a label, for the suspicion of a token, or for what stands in a gap; pauses before each pass of
+    the integral."""
     if question.target is not None and not isinstance(model, ElectraForSequenceClassification):
         raise UserError("target: only a classifier's label or a T5's text can be explained")
-    ids = _ids(tokenizer, question.text.replace(GAP, tokenizer.mask_token), "input")
+    ids = question.ids
     if question.place is not None and question.place >= len(ids):
         raise UserError(f"place {question.place} is none of the text's {len(ids)} tokens")
+    with torch.inference_mode(False), torch.enable_grad():
+        return _of_electra(model, tokenizer, pause, question)
+
+
+def _of_electra(
+    model: Explained, tokenizer: ElectraTokenizer, pause: Pause, question: Question
+) -> dict[str, Any]:
+    ids = question.ids
     electra.check(model, ids)
     if isinstance(model, ElectraForSequenceClassification):
-        about, readout = _label(model, ids, question)
+        about, readout = _label(model, question)
     elif isinstance(model, ElectraForPreTraining):
         about, readout = _suspicion(model, tokenizer, ids, question)
     else:
@@ -126,7 +113,9 @@ def _of_electra(model: Explained, tokenizer: ElectraTokenizer, question: Questio
         readout,
         padding=tokenizer.pad_token_id,
         keep=sorted(tokenizer.special_ids),
+        types=question.types,
         steps=question.steps,
+        before_pass=pause,
     )
     return {
         "tokens": names_of(tokenizer, ids),
@@ -139,10 +128,10 @@ def _of_electra(model: Explained, tokenizer: ElectraTokenizer, question: Questio
 
 
 def _label(
-    model: ElectraForSequenceClassification, ids: list[int], question: Question
+    model: ElectraForSequenceClassification, question: Question
 ) -> tuple[dict[str, Any], electra.Readout]:
     labels = list(model.config.labels)
-    logits = electra.label_lens(model, ids)[-1]
+    logits = electra.label_lens(model, question.ids, question.types)[-1]
     if question.target is not None and question.target not in labels:
         raise UserError(f"target {question.target!r} is no label of the model: {', '.join(labels)}")
     label = int(logits.argmax()) if question.target is None else labels.index(question.target)
@@ -175,10 +164,20 @@ def _proposal(
     return about, electra.token_log_probability(model, place, best)
 
 
-def _ids(tokenizer: Any, text: str, name: str) -> list[int]:
+def ids_of(tokenizer: Any, text: str, name: str) -> list[int]:
+    """Raises:
+    UserError: nothing to explain, or too much.
+    """
     if not text.strip():
         raise UserError(f"{name} is empty: give some words")
     ids: list[int] = tokenizer.encode(text)
+    check_size(ids, name)
+    return ids
+
+
+def check_size(ids: Sequence[int], name: str) -> None:
+    """Raises:
+    UserError: too much to explain.
+    """
     if len(ids) > LONGEST:
         raise UserError(f"{name} has {len(ids)} tokens, at most {LONGEST} are explained: shorten it")
-    return ids

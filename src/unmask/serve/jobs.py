@@ -6,9 +6,20 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from unmask.generation.plan import Plan
+
+T = TypeVar("T")
+
+
+class Pause(Protocol):
+    """What a long answer calls between two of its steps: all others have their turn, or it ends where it is."""
+
+    def __call__(self, part: Any = None) -> None:
+        """Args:
+        part: what the client is told of the answer so far; None: nothing.
+        """
 
 
 class OverloadedError(Exception):
@@ -34,16 +45,31 @@ class Job:
     error: Exception | None = None
     began: float = field(default_factory=time.perf_counter)
 
+    async def _fresh(self, parts: list[T]) -> AsyncIterator[list[T]]:
+        """What the models' thread adds to a list, as it comes, until all is done.
+
+        Raises:
+            Exception: why it cannot go on.
+        """
+        seen = 0
+        while True:
+            # What is added comes before the end: what is read after `done` is all.
+            done, fresh = self.done, parts[seen:]
+            seen += len(fresh)
+            if fresh:
+                yield fresh
+            if self.error is not None:
+                raise self.error
+            if done:
+                return
+            await self.changed.wait()
+            self.changed.clear()
+
 
 @dataclass(eq=False)
-class Call(Job):
-    """A text to be answered at once; those with the same function are answered together.
+class Asked(Job):
+    """A text with an answer that is given as a whole."""
 
-    Attributes:
-        function: items → as many answers, each independent of the others.
-    """
-
-    function: Callable[[list[Any]], list[Any]] = list
     item: Any = None
     answer: Any = None
 
@@ -51,12 +77,46 @@ class Call(Job):
         """The answer.
 
         Raises:
-            Exception: what the function met.
+            Exception: what was met on the way to it.
         """
-        await self.changed.wait()
+        while not self.done:
+            await self.changed.wait()
+            self.changed.clear()
         if self.error is not None:
             raise self.error
         return self.answer
+
+
+@dataclass(eq=False)
+class Call(Asked):
+    """A text to be answered at once; those with the same function are answered together.
+
+    Attributes:
+        function: items → as many answers, each independent of the others.
+    """
+
+    function: Callable[[list[Any]], list[Any]] = list
+
+
+@dataclass(eq=False)
+class LongCall(Asked):
+    """A text that is answered by itself, in many steps, between which the others have their turn.
+
+    Attributes:
+        function: an item → its answer.
+        parts: what it has told so far.
+    """
+
+    function: Callable[[Pause, Any], Any] = lambda _, item: item
+    parts: list[Any] = field(default_factory=list)
+
+    def told(self) -> AsyncIterator[list[Any]]:
+        """The parts as they come, one or several at a time.
+
+        Raises:
+            Exception: why it cannot go on.
+        """
+        return self._fresh(self.parts)
 
 
 @dataclass(eq=False)
@@ -75,22 +135,10 @@ class Write(Job):
     eager: bool = False
     ids: list[int] = field(default_factory=list)
 
-    async def written(self) -> AsyncIterator[list[int]]:
+    def written(self) -> AsyncIterator[list[int]]:
         """The tokens as they come, one or several at a time.
 
         Raises:
             Exception: why it cannot go on.
         """
-        seen = 0
-        while True:
-            await self.changed.wait()
-            self.changed.clear()
-            # Tokens come before the end of them: what is read after `done` is all.
-            done, fresh = self.done, self.ids[seen:]
-            seen += len(fresh)
-            if fresh:
-                yield fresh
-            if self.error is not None:
-                raise self.error
-            if done:
-                return
+        return self._fresh(self.ids)

@@ -21,6 +21,7 @@ from unmask.errors import UserError
 from unmask.generation.continuous import ContinuousBatch
 from unmask.generation.settings import GenerationSettings
 from unmask.serve import electra_answers, explaining, t5_answers
+from unmask.serve.jobs import Pause
 from unmask.serve.limits import Limits
 from unmask.serve.metrics import Metrics
 from unmask.serve.worker import ModelThread, Worker
@@ -28,7 +29,8 @@ from unmask.t5 import continuous
 from unmask.t5.byte_tokenizer import load_tokenizer
 from unmask.t5.model import T5ForConditionalGeneration
 from unmask.t5.writing import check_vocabulary
-from unmask.tasks.kinds.kind import Prediction
+from unmask.tasks.answering import ElectraAnswerModel
+from unmask.tasks.kinds.kind import Prediction, Row
 from unmask.tasks.library import find_task
 from unmask.tasks.models import TaskModel, family_of, load_for_prediction
 from unmask.tasks.t5 import T5TaskModel
@@ -46,6 +48,10 @@ ROUTES = {
 }
 #: Answers to as many items.
 Function = Callable[[list[Any]], list[Any]]
+#: An answer to an item, in many steps.
+LongFunction = Callable[[Pause, Any], Any]
+#: What is no ability by itself but a way of one.
+_INNER = {"search", "alternatives"}
 
 
 class ServedModel:
@@ -56,8 +62,9 @@ class ServedModel:
         family: "t5" or "electra".
         tokenizer: its own.
         longest: tokens that it can read; None: any number.
-        functions: ability → items to answers; "write", and of a T5 "fill", are not among them but written token by
-            token.
+        functions: ability → items to answers, which are found together.
+        long: ability → an item to its answer, in steps between which others have their turn. "write", and of a T5
+            "fill", are in neither but written token by token.
         t5: the model, where it is one.
         task, learner: what it has learnt, and the model in that form.
         worker: set by `open`.
@@ -67,6 +74,7 @@ class ServedModel:
         self.name, self.family, self.tokenizer, self.longest = name, family, tokenizer, longest
         self.created = int(time.time())
         self.functions: dict[str, Function] = {}
+        self.long: dict[str, LongFunction] = {}
         self.t5: T5ForConditionalGeneration | None = None
         self.task: Task | None = None
         self.learner: TaskModel | None = None
@@ -75,17 +83,13 @@ class ServedModel:
     @property
     def can(self) -> list[str]:
         written = ["write", "fill"] if self.t5 is not None else []
-        return sorted({*self.functions, *written} - {"search"})
+        return sorted({*self.functions, *self.long, *written} - _INNER)
 
     def open(self, limits: Limits, metrics: Metrics, thread: ModelThread) -> Worker:
         """Give it its place in the thread."""
         start = None if self.t5 is None else partial(continuous.start, self.t5)
         self.worker = Worker(self.name, limits, metrics, thread, start)
         return self.worker
-
-    def breathe(self) -> None:
-        """See `Worker.breathe`."""
-        self.worker.breathe()
 
 
 def load(name: str, place: str, task: str | None, device: torch.device) -> ServedModel:
@@ -158,10 +162,10 @@ def _t5(name: str, directory: Path, device: torch.device, task: Task | None) -> 
     served.functions |= {
         "embed": partial(t5_answers.embed, model),
         "score": partial(t5_answers.score, model),
-        "search": partial(t5_answers.search, model, tokenizer, served.breathe),
     }
+    served.long["search"] = partial(t5_answers.search, model, tokenizer)
     if _explains(model):
-        served.functions["explain"] = partial(explaining.of_t5, model, tokenizer, served.breathe)
+        served.long["explain"] = partial(explaining.of_t5, model, tokenizer)
     return served
 
 
@@ -171,9 +175,12 @@ def _electra(name: str, directory: Path, device: torch.device, task: Task | None
     if task is not None:
         served.task, served.learner = task, load_for_prediction(task, directory, device=device)
         model: Any = served.learner.model.eval().requires_grad_(False)
-        served.functions[ROUTES[task.kind]] = partial(_predict, served)
+        if isinstance(served.learner, ElectraAnswerModel):
+            served.long[ROUTES[task.kind]] = partial(_answer, served.learner)
+        else:
+            served.functions[ROUTES[task.kind]] = partial(_predict, served)
         if explaining.explains(model) and _explains(model):
-            served.functions["explain"] = partial(explaining.of_electra, model, tokenizer, served.breathe)
+            served.long["explain"] = partial(explaining.of_electra, model, tokenizer)
         return served
     inner = directory / DISCRIMINATOR
     encoder = ElectraModel.from_pretrained(inner if inner.is_dir() else directory, device=device).eval()
@@ -194,9 +201,10 @@ def _electra(name: str, directory: Path, device: torch.device, task: Task | None
     if (directory / GENERATOR).is_dir() or architectures[0] == ElectraForMaskedLM.architecture:
         pair = ElectraForConditionalGeneration.from_pretrained(directory, device=device)
         generator, discriminator = pair.generator, pair.discriminator
-        served.functions["fill"] = partial(electra_answers.fill, pair, served.breathe)
+        served.functions["alternatives"] = partial(electra_answers.alternatives, pair)
+        served.long["fill"] = partial(electra_answers.fill, pair)
         if pair.answer_length is None:
-            served.functions["rounds"] = partial(electra_answers.write_rounds, pair, served.breathe)
+            served.long["rounds"] = partial(electra_answers.write_rounds, pair)
     elif inner.is_dir() or architectures[0] == ElectraForPreTraining.architecture:
         place = inner if inner.is_dir() else directory
         discriminator = ElectraForPreTraining.from_pretrained(place, device=device).eval()
@@ -205,7 +213,7 @@ def _electra(name: str, directory: Path, device: torch.device, task: Task | None
     explained: Any = discriminator or generator
     if explained is not None and _explains(explained):
         explained.requires_grad_(False)
-        served.functions["explain"] = partial(explaining.of_electra, explained, tokenizer, served.breathe)
+        served.long["explain"] = partial(explaining.of_electra, explained, tokenizer)
     return served
 
 
@@ -219,3 +227,7 @@ def _explains(model: torch.nn.Module) -> bool:
 def _predict(served: ServedModel, rows: Sequence[Any]) -> list[Prediction]:
     assert served.learner is not None
     return list(served.learner.predict(rows))
+
+
+def _answer(learner: ElectraAnswerModel, pause: Pause, row: Row) -> Prediction:
+    return Prediction(learner.answer([row], watch=lambda *_: pause())[0])

@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 
 from unmask.serve.bodies import Chat, Completion, Embedding, Writing
 from unmask.serve.service import Service
-from unmask.serve.streaming import CHAT, COMPLETION, EventStream, Form, usage_of
+from unmask.serve.streaming import CHAT, COMPLETION, EventStream, Form, chunks, usage_of
 from unmask.serve.writing import Result, pieces, results_of
 
 
@@ -66,7 +66,7 @@ async def _write(
     head = {"id": f"{form.prefix}-{uuid.uuid4().hex}", "created": int(time.time()), "model": model.name}
     if body.stream:
         model.worker.submit(jobs)
-        return EventStream(model, results, body, form, head, service.limits.seconds)
+        return EventStream(model, jobs, chunks(model, results, body, form, head), service.limits.seconds)
 
     async def text(result: Result) -> str:
         return "".join([piece async for piece in pieces(model, result, body.stops, streamed=False)])

@@ -9,12 +9,12 @@ from typing import Any, TypeVar
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from unmask.serve.jobs import Call, Job
+from unmask.serve.jobs import Asked, Call, Job, LongCall, Write
 from unmask.serve.limits import Limits
 from unmask.serve.metrics import Metrics
 from unmask.serve.models import ServedModel
 from unmask.serve.worker import ModelThread
-from unmask.serve.writing import check_length
+from unmask.serve.writing import check_length, write_of
 
 T = TypeVar("T")
 
@@ -95,18 +95,42 @@ class Service:
     async def call(
         self, request: Request, model: ServedModel, ability: str, items: Sequence[Any], tokens: Sequence[int]
     ) -> list[Any]:
-        """Answers of a model's function to items, gathered with what others ask.
+        """Answers of a model to items, found together with what others ask, or each by itself where it takes long.
 
         Args:
             tokens: of each item.
         """
-        function = model.functions[ability]
-        jobs = [Call(size, function=function, item=item) for item, size in zip(items, tokens, strict=True)]
+        sized = zip(items, tokens, strict=True)
+        jobs: list[Asked]
+        if ability in model.long:
+            jobs = [LongCall(size, function=model.long[ability], item=item) for item, size in sized]
+        else:
+            jobs = [Call(size, function=model.functions[ability], item=item) for item, size in sized]
 
         async def results() -> list[Any]:
             return [await job.result() for job in jobs]
 
         return await self.run(request, model, jobs, results())
+
+    async def write(
+        self, request: Request, model: ServedModel, rows: Sequence[list[int]], limit: int
+    ) -> list[list[int]]:
+        """What a T5 writes for rows of ids, in the running batch.
+
+        Args:
+            limit: tokens of each result.
+        """
+        for row in rows:
+            check_length(len(row), model, self.limits)
+        jobs = [write_of(model, row, limit) for row in rows]
+
+        async def written(job: Write) -> list[int]:
+            return [token async for fresh in job.written() for token in fresh]
+
+        async def work() -> list[list[int]]:
+            return list(await asyncio.gather(*map(written, jobs)))
+
+        return await self.run(request, model, jobs, work())
 
     async def run(
         self, request: Request, model: ServedModel, jobs: Sequence[Job], work: Coroutine[Any, Any, T]

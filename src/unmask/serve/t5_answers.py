@@ -1,8 +1,7 @@
-"""What a T5 answers at once: embeddings, scores, results of beam search."""
+"""What a T5 answers but by writing in the running batch: embeddings, scores, results of beam search."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -11,12 +10,13 @@ from torch.nn import functional as F
 
 from unmask.generation.rules import Rule
 from unmask.nn.ragged import Layout
+from unmask.serve.jobs import Pause
 from unmask.t5.byte_tokenizer import AnyT5Tokenizer
 from unmask.t5.engine import engine_of
 from unmask.t5.model import T5ForConditionalGeneration
 from unmask.t5.writing import T5Writer
 
-#: (prompt, decoder_prefix, options of decoding)
+#: (prompt, decoder_prefix, options of `T5Writer`)
 Search = tuple[str, str, dict[str, Any]]
 
 
@@ -43,33 +43,27 @@ def score(model: T5ForConditionalGeneration, pairs: list[tuple[list[int], list[i
 def search(
     model: T5ForConditionalGeneration,
     tokenizer: AnyT5Tokenizer,
-    breathe: Callable[[], None],
-    items: Sequence[Search],
-) -> list[tuple[str, bool]]:
-    """Results of beam search, each by itself: the text, and whether it is complete.
-
-    Args:
-        breathe: is called at every step of a search.
-    """
-    found = []
-    for prompt, prefix, options in items:
-        writer = T5Writer(model, tokenizer, decoder_prefix=prefix, constraint=_Pause(breathe), **options)
-        best = writer.write([prompt])[0][0]
-        found.append((best.text, best.complete))
-    return found
+    pause: Pause,
+    item: Search,
+) -> tuple[str, bool]:
+    """The result of a beam search: the text, and whether it is complete."""
+    prompt, prefix, options = item
+    writer = T5Writer(model, tokenizer, decoder_prefix=prefix, constraint=Pauses(pause), **options)
+    best = writer.write([prompt])[0][0]
+    return best.text, best.complete
 
 
-class _Pause:
-    """A constraint that allows everything, and lets others have their turn at every step."""
+class Pauses:
+    """A constraint that allows everything, and pauses at every step."""
 
-    def __init__(self, breathe: Callable[[], None]) -> None:
-        self.breathe = breathe
+    def __init__(self, pause: Pause) -> None:
+        self.pause = pause
 
     def start(self, rows: int, limit: int, end_id: int) -> Rule:
         return self
 
     def apply(self, logits: Tensor, written: Tensor) -> Tensor:
-        self.breathe()
+        self.pause()
         return logits
 
     def follow(self, rows: Tensor, ids: Tensor) -> None:

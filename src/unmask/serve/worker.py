@@ -8,13 +8,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import torch
 
 from unmask.generation.continuous import ContinuousBatch
 from unmask.generation.plan import Plan
-from unmask.serve.jobs import Call, Job, OverloadedError, Write
+from unmask.serve.jobs import Call, Job, LongCall, OverloadedError, Write
 from unmask.serve.limits import Limits
 from unmask.serve.metrics import Metrics
 
@@ -24,8 +25,8 @@ logger = logging.getLogger("unmask.serve")
 Start = Callable[[Sequence[Sequence[int]], Sequence[Plan]], Any]
 
 
-class _CancelledError(Exception):
-    """Nobody waits for what is being computed."""
+class _CancelledError(BaseException):
+    """Nobody waits for what is being computed. (Nothing on the way to the worker takes it for a fault.)"""
 
 
 class ModelThread:
@@ -34,6 +35,8 @@ class ModelThread:
     def __init__(self) -> None:
         self.changed = threading.Condition()
         self.closing = False
+        # A long call is on its way: the next one begins when it has ended, so that none is buried under another.
+        self.is_busy = False
         self._workers: list[Worker] = []
         self._thread = threading.Thread(target=self._run, name="models", daemon=True)
 
@@ -84,7 +87,6 @@ class Worker:
         self._running: set[Write] = set()
         # Tokens read and fed that the batch's caches have room for, a row.
         self._reserved = (0, 0)
-        self._answering: list[Call] = []
         self._news: set[Job] = set()
 
     @property
@@ -134,30 +136,26 @@ class Worker:
         """Answer what can be answered together, let results into the batch, and write one token of each."""
         try:
             with torch.inference_mode():
-                if not self._answering:
-                    self._answer(self._take_calls())
+                calls = self._take_calls()
+                if calls and isinstance(calls[0], LongCall):
+                    self._work(calls[0])
+                else:
+                    self._answer(calls)
                 self._write()
         except Exception as error:  # a fault of ours: whoever waits is told, the others are served
             logger.exception("a turn of %s failed", self.name)
             self._fail(error)
         self._tell()
 
-    def breathe(self) -> None:
-        """For long calls, between two pieces of work: all others have a turn.
-
-        Raises:
-            _CancelledError: nobody waits for this call any more.
-        """
-        if all(job.cancelled for job in self._answering):
-            raise _CancelledError
-        self._thread.turn()
-
-    def _take_calls(self) -> list[Call]:
-        """The next calls of one function, as many as are read together."""
-        taken: list[Call] = []
+    def _take_calls(self) -> list[Any]:
+        """The next calls of one function, as many as are read together; or a long one, if none is on its way."""
+        taken: list[Call | LongCall] = []
         used = 0
         with self._thread.changed:
             for job in self._waiting:
+                if isinstance(job, LongCall) and not taken and not self._thread.is_busy:
+                    taken = [job]
+                    break
                 if not isinstance(job, Call) or (taken and job.function != taken[0].function):
                     continue
                 if taken and (len(taken) == self.limits.rows or used + job.size > self.limits.piece_tokens):
@@ -206,14 +204,11 @@ class Worker:
         calls = [job for job in calls if not job.cancelled]
         if not calls:
             return
-        self._answering = calls
         try:
             answers = calls[0].function([job.item for job in calls])
             for job, answer in zip(calls, answers, strict=True):
                 job.answer = answer
                 self._end(job)
-        except _CancelledError:
-            return
         except Exception as error:
             if len(calls) > 1:
                 # One of them is at fault: the others are answered.
@@ -222,8 +217,42 @@ class Worker:
             else:
                 self._end(calls[0], error)
             return
+        self._note(calls)
+
+    def _work(self, job: LongCall) -> None:
+        """Answer a long call; the others have their turns from within it."""
+        if job.cancelled:
+            return
+        self._thread.is_busy = True
+        try:
+            job.answer = job.function(partial(self._pause, job), job.item)
+            self._end(job)
+        except _CancelledError:
+            return
+        except Exception as error:
+            self._end(job, error)
+            return
         finally:
-            self._answering = []
+            self._thread.is_busy = False
+        self._note([job])
+
+    def _pause(self, job: LongCall, part: Any = None) -> None:
+        """See `unmask.serve.jobs.Pause`.
+
+        Raises:
+            _CancelledError: nobody waits for this call any more.
+        """
+        if job.cancelled:
+            raise _CancelledError
+        if part is not None:
+            job.parts.append(part)
+            self._news.add(job)
+            self._tell()
+        self._thread.turn()
+        if job.cancelled:
+            raise _CancelledError
+
+    def _note(self, calls: Sequence[Job]) -> None:
         self.metrics.call_rows.labels(self.name).observe(len(calls))
         self.metrics.read.labels(self.name).inc(sum(job.size for job in calls))
 
@@ -282,10 +311,9 @@ class Worker:
         self._news.add(job)
 
     def _fail(self, error: Exception) -> None:
-        for job in [*self._running, *self._answering]:
+        for job in self._running:
             self._end(job, error)
-        self._batch = ContinuousBatch()
-        self._running, self._answering = set(), []
+        self._batch, self._running = ContinuousBatch(), set()
 
     def _tell(self) -> None:
         """Wake those who wait: one call into the event loop for all."""

@@ -11,7 +11,7 @@ from unmask.errors import UserError
 from unmask.generation.settings import GenerationSettings
 from unmask.generation.writing import NEW_TOKENS, REPLACEMENT, with_limit
 from unmask.serve.bodies import Chat, Writing
-from unmask.serve.jobs import Call, Job, Write
+from unmask.serve.jobs import Job, LongCall, Write
 from unmask.serve.limits import Limits
 from unmask.serve.models import ServedModel
 from unmask.t5.continuous import plan_of
@@ -104,7 +104,7 @@ def results_of(
             job: Job
             if searched:
                 item = (prompt, body.decoder_prefix, options)
-                job = Call(tokens * settings.num_beams, function=model.functions["search"], item=item)
+                job = LongCall(tokens * settings.num_beams, function=model.long["search"], item=item)
             else:
                 own = options | ({"seed": seed + number} if settings.do_sample else {})
                 plan = plan_of(model.t5, prefix, GenerationSettings.resolve(own, defaults), limit)
@@ -141,7 +141,7 @@ def check_length(tokens: int, model: ServedModel, limits: Limits) -> None:
 
 async def pieces(model: ServedModel, result: Result, stops: list[str], streamed: bool) -> AsyncIterator[str]:
     """The text of a result: piece by piece, or in one; cut before the first stop."""
-    if isinstance(result.job, Call):
+    if isinstance(result.job, LongCall):
         text, complete = await result.job.result()
         result.written = len(model.tokenizer.encode(text))
         cut = _cut(text, stops)

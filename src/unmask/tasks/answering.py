@@ -19,6 +19,7 @@ from unmask.electra.tokenizer import ElectraTokenizer
 from unmask.electra.writer import ElectraForConditionalGeneration
 from unmask.errors import UserError
 from unmask.generation.batching import batches_by_length
+from unmask.generation.refinement import Watch
 from unmask.tasks.kinds.kind import Prediction, Row
 from unmask.tasks.task import Task
 from unmask.training.batches import to_layout, to_tensor
@@ -146,10 +147,13 @@ class ElectraAnswerModel:
     def predict(self, rows: Sequence[Row]) -> list[Prediction]:
         return [Prediction(text) for text in self.answer(rows)]
 
-    def answer(self, rows: Sequence[Row], **options: int | float | None) -> list[str]:
+    def answer(
+        self, rows: Sequence[Row], watch: Watch | None = None, **options: int | float | None
+    ) -> list[str]:
         """The answers for rows, in their order.
 
         Args:
+            watch: is told before each pass of the generator; what it raises ends the work.
             options: of `ElectraForConditionalGeneration.generate`, one result each.
         """
         assert self.model.answer_length is not None
@@ -157,7 +161,8 @@ class ElectraAnswerModel:
         answers = [""] * len(encoded)
         lengths = [len(ids) + self.model.answer_length for ids in encoded]
         for places in batches_by_length(lengths, BATCH_TOKENS, copies=int(options.get("candidates") or 1)):
-            written = self.model.generate([encoded[place] for place in places], **options)  # type: ignore[arg-type]
+            some = [encoded[place] for place in places]
+            written = self.model.generate(some, watch=watch, **options)  # type: ignore[arg-type]
             found = self.tokenizer.batch_decode(written, skip_special_tokens=True)
             for place, text in zip(places, found, strict=True):
                 answers[place] = text

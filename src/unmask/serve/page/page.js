@@ -4,6 +4,7 @@ const WORDS = {
   en: {
     skip: "Skip to the content", subtitle: "T5 and ELECTRA, looked at while they work",
     model: "Model", language: "Language", theme: "Colours", auto: "system", light: "light", dark: "dark", key: "API key",
+    functions: "What the model can do", all: "All numbers",
     stop: "Stop", working: "Working …", done: "Done.", stopped: "Stopped.", seconds: (n) => `Done in ${n} s.`,
     nothing: "This model offers nothing that the page can show.",
     write: "Write", write_about: "T5 reads the text and writes its answer, token by token.", write_run: "Write",
@@ -26,6 +27,7 @@ const WORDS = {
   zh: {
     skip: "跳到内容", subtitle: "看 T5 与 ELECTRA 如何工作",
     model: "模型", language: "语言", theme: "配色", auto: "跟随系统", light: "浅色", dark: "深色", key: "API 密钥",
+    functions: "模型的功能", all: "全部数值",
     stop: "停止", working: "进行中……", done: "完成。", stopped: "已停止。", seconds: (n) => `完成，用时 ${n} 秒。`,
     nothing: "此模型没有本页能展示的功能。",
     write: "写作", write_about: "T5 读入文本，逐个词元写出答案。", write_run: "写",
@@ -52,6 +54,8 @@ const EXAMPLES = {
   detect: "The chef ate the meal in the kitchen.", rounds: "The river rose in the night and", explain: "The river rose in the night.",
 };
 const CONTEXTS = "/v1/";
+/** The name of a field that no column of a task has. */
+const OUTCOME = "the outcome to explain";
 const state = { models: [], model: null, tab: null, language: "en", running: null };
 
 // --- small things -------------------------------------------------------------------------------------------------
@@ -136,29 +140,31 @@ async function* stream(route, body) {
 
 const heading = (text) => el("h2", {}, text);
 
-/** A colour for a share: the theme's, as strong as it is large. */
-const coloured = (share, largest) => {
+/** Colour an element for a share: the theme's colour, as strong as it is large. */
+function colour(part, share, largest) {
   const strength = largest > 0 ? Math.min(1, Math.abs(share) / largest) : 0;
-  const [light, dark] = share >= 0 ? ["25 110 190", "90 165 255"] : ["190 70 20", "255 150 90"];
-  const alpha = (0.65 * strength).toFixed(3);
-  return `light-dark(rgb(${light} / ${alpha}), rgb(${dark} / ${alpha}))`;
-};
+  part.classList.add(share >= 0 ? "for" : "against");
+  part.style.setProperty("--strength", `${(65 * strength).toFixed(1)}%`);
+}
 
-/** Tokens with a number each; with `choose`, buttons of which one is pressed. */
-function tokens(names, shares, { describe, choose = null, pressed = null, largest = null, note = null }) {
+/** Tokens with a number each: with `choose`, buttons of which one is pressed; else with a table of all numbers, for
+ *  whom colours say nothing. */
+function tokens(names, shares, { describe, write = number, choose = null, pressed = null, largest = null, note = null }) {
   const most = largest ?? Math.max(...shares.map(Math.abs), 1e-12);
   const row = el("div", { class: "tokens" });
   names.forEach((name, place) => {
     const label = describe(name, shares[place]);
     const part = choose
       ? el("button", { type: "button", class: "token", title: label, "aria-label": label, "aria-pressed": String(place === pressed), onclick: () => choose(place, part) }, shown(name))
-      : el("span", { class: "token", title: label, tabindex: 0, role: "img", "aria-label": label }, shown(name));
-    part.style.background = coloured(shares[place], most);
+      : el("span", { class: "token", title: label, role: "img", "aria-label": label }, shown(name));
+    colour(part, shares[place], most);
     const more = note?.(shares[place]);
-    if (more) part.append(el("sup", {}, more));
+    if (more) part.append(el("sup", { "aria-hidden": "true" }, more));
     row.append(part, document.createTextNode(" "));
   });
-  return row;
+  if (choose) return row;
+  const numbers = names.map((name, place) => [shown(name), write(shares[place])]);
+  return el("div", {}, row, el("details", {}, el("summary", {}, say("all")), table([say("token"), say("share")], numbers)));
 }
 
 function table(head, rows) {
@@ -186,7 +192,7 @@ const TABS = {
     can: (model) => model.can.includes("write"),
     fields: () => [field("text", say("text"), EXAMPLES.write), field("prefix", say("prefix"), "", "text"), field("tokens", say("tokens"), 48, "number")],
     async run(given, result) {
-      const text = el("div", { class: "text", "aria-live": "polite", id: "written" });
+      const text = el("div", { class: "text", "aria-live": "polite", role: "log", "aria-label": say("result"), id: "written" });
       result.append(heading(say("result")), text);
       const body = { prompt: given.text, max_tokens: Number(given.tokens), decoder_prefix: given.prefix };
       for await (const event of stream("completions", body)) text.append(event.choices[0]?.text ?? "");
@@ -201,8 +207,8 @@ const TABS = {
       const [found] = (await ask(route, { input: given })).data;
       result.append(heading(say("prediction")), el("div", { class: "text", id: "answer" }, found.prediction));
       if (found.confidence !== null) result.append(el("p", {}, `${say("confidence")}: ${percent(found.confidence)}`));
-      if (route === "classify" && state.model.can.includes("explain") && state.model.columns.length === 1) {
-        await TABS.explain.run({ text: Object.values(given)[0], target: state.model.family === "t5" ? found.prediction : "" }, result);
+      if (route === "classify" && state.model.can.includes("explain")) {
+        await why(given, state.model.family === "t5" ? found.prediction : "", result);
       }
     },
   },
@@ -210,7 +216,7 @@ const TABS = {
     can: (model) => model.can.includes("fill"),
     fields: () => [field("text", say("text"), EXAMPLES.fill)],
     async run(given, result) {
-      const text = el("div", { class: "text", id: "filled" });
+      const text = el("div", { class: "text", "aria-live": "polite", "aria-atomic": "true", role: "log", "aria-label": say("filled"), id: "filled" });
       result.append(heading(say("filled")), text);
       const parts = given.text.split("___");
       const put = (gaps) => text.replaceChildren(...parts.flatMap((part, place) => (place < gaps.length ? [part, el("mark", {}, gaps[place])] : [part])));
@@ -239,7 +245,7 @@ const TABS = {
         });
       };
       const row = tokens(found.tokens, found.suspicion.map((share) => -share), {
-        describe: (name, share) => say("suspicion", shown(name), percent(-share)),
+        describe: (name, share) => say("suspicion", shown(name), percent(-share)), write: (share) => percent(-share),
         choose: state.model.can.includes("fill") ? choose : null, largest: 1,
         // Not by colour alone.
         note: (share) => (-share >= 0.5 ? `${Math.round(-100 * share)}%` : null),
@@ -255,31 +261,47 @@ const TABS = {
       const list = el("ol", { class: "rounds", id: "rounds" });
       result.append(list);
       let all = null;
-      const found = await ask("rounds", { input: given.text, max_tokens: Number(given.tokens) });
-      for (const { tokens: names, open, sent_back } of found.rounds) {
+      for await (const { tokens: names, open, sent_back, text } of stream("rounds", { input: given.text, max_tokens: Number(given.tokens) })) {
+        if (text !== undefined) {
+          result.append(heading(say("result")), el("div", { class: "text", id: "written" }, text));
+          return;
+        }
         if (list.children.length) await pause();
         all ??= open;
         const row = el("div", { class: "tokens" });
         names.forEach((name, place) => {
-          const kind = open.includes(place) ? "token open" : all.includes(place) ? "token fresh" : "token";
-          row.append(el("span", { class: kind, title: kind.endsWith("open") ? say("open") : null }, kind.endsWith("open") ? "▢" : shown(name)), document.createTextNode(" "));
+          const part = open.includes(place)
+            ? el("span", { class: "token open", title: say("open"), role: "img", "aria-label": say("open") }, "▢")
+            : el("span", { class: all.includes(place) ? "token fresh" : "token" }, shown(name));
+          row.append(part, document.createTextNode(" "));
         });
         const said = open.length ? say(sent_back ? "sent" : "kept", open.length) : "";
         list.append(el("li", {}, el("p", { class: "note" }, said), row));
+        // Rows of tokens are too much to be read out while they come: their number and what happened is not.
+        $("status").textContent = [say("round", list.children.length), said].filter(Boolean).join(": ");
       }
-      result.append(heading(say("result")), el("div", { class: "text", id: "written" }, found.text));
     },
   },
   explain: {
     can: (model) => model.can.includes("explain"),
-    fields: () => [field("text", say("text"), EXAMPLES.explain), ...(state.model.family === "t5" || state.model.task ? [field("target", say("target"), "", "text")] : [])],
-    async run(given, result) {
-      const found = await ask("explain", { input: given.text, ...(given.target ? { target: given.target } : {}) });
-      if (found.target) why_written(found, result);
-      else why_judged(found, result);
+    fields: () => [
+      ...(state.model.columns?.map((column) => field(column, column, "")) ?? [field("text", say("text"), EXAMPLES.explain)]),
+      ...(state.model.family === "t5" || state.model.task ? [field(OUTCOME, say("target"), "", "text")] : []),
+    ],
+    async run({ [OUTCOME]: outcome, ...given }, result) {
+      await why(state.model.task ? given : given.text, outcome, result);
     },
   },
 };
+
+/** What an outcome rests on.
+ *  @param input a text, or a row of the task that the model has learnt
+ *  @param outcome the text or label to explain; empty: the model's own */
+async function why(input, outcome, result) {
+  const found = await ask("explain", { input, ...(outcome ? { target: outcome } : {}) });
+  if (found.target) why_written(found, result);
+  else why_judged(found, result);
+}
 
 function proposals(some) {
   return table([say("token"), say("probability")], some.map(({ token, probability }) => [shown(token), percent(probability)]));
@@ -299,7 +321,7 @@ function why_written(found, result) {
       heading(say("so_far")), tokens(found.prefix.slice(0, place + 1), found.prefix_shares[place].slice(0, place + 1), options),
       ...strongest([...found.source, ...found.prefix.slice(0, place + 1)], both),
       el("p", { class: "note" }, say("output", number(found.log_probabilities[place]), number(found.baselines[place])), " ", say("delta", found.deltas[place].toExponential(1))),
-      heading(say("alignment")), tokens(found.source, attention, { describe: (name, share) => say("share_of", shown(name), percent(share)) }),
+      heading(say("alignment")), tokens(found.source, attention, { describe: (name, share) => say("share_of", shown(name), percent(share)), write: percent }),
     ];
     parts.replaceChildren(...evidence);
   };
@@ -332,6 +354,7 @@ async function working(work) {
   $("problem").textContent = "";
   $("status").textContent = say("working");
   $("stop").hidden = false;
+  $("result").setAttribute("aria-busy", "true");
   const began = performance.now();
   try {
     await work();
@@ -341,12 +364,24 @@ async function working(work) {
     $("status").textContent = problem.name === "AbortError" ? say("stopped") : "";
     if (problem.name !== "AbortError") $("problem").textContent = problem.message;
   } finally {
-    if (state.running === running) { $("stop").hidden = true; state.running = null; }
+    if (state.running === running) {
+      // Who has used it is not left without a place.
+      if (document.activeElement === $("stop")) $("run").focus();
+      leave();
+    }
   }
 }
 
-function show_tab(name) {
+/** End what runs, and have the page as it is when nothing does. */
+function leave() {
   state.running?.abort();
+  state.running = null;
+  $("stop").hidden = true;
+  $("result").removeAttribute("aria-busy");
+}
+
+function show_tab(name) {
+  leave();
   state.tab = name;
   for (const tab of $("tabs").children) {
     const chosen = tab.dataset.tab === name;
@@ -386,7 +421,7 @@ function show_language(language) {
   document.documentElement.lang = language === "zh" ? "zh-CN" : "en";
   document.querySelectorAll("[data-text]").forEach((part) => { part.textContent = say(part.dataset.text); });
   $("language").value = language;
-  $("tabs").setAttribute("aria-label", say("model"));
+  $("tabs").setAttribute("aria-label", say("functions"));
   if (state.models.length) show_model();
 }
 

@@ -44,9 +44,18 @@ class ClassificationModel(ElectraTaskModel):
         return [number[row.target] for row in rows]
 
     def _encoded(self, rows: Sequence[Row], targets: Sequence[int] | Sequence[float]) -> Labelled:
+        ids, types = self._read(rows)
+        return Labelled(ids, targets, token_types=types)
+
+    def read(self, row: Row) -> tuple[list[int], list[int]]:
+        """The ids of a row as the model reads it, and their segments."""
+        (ids,), (types,) = self._read([row])
+        return ids, types
+
+    def _read(self, rows: Sequence[Row]) -> tuple[list[list[int]], list[list[int]]]:
         first, second = self.segments(rows)
         batch = self.tokenizer(first, second, truncation=True, max_length=self.limit)
-        return Labelled(batch["input_ids"], targets, token_types=batch["token_type_ids"])
+        return batch["input_ids"], batch["token_type_ids"]
 
     def loss(self, batch: Batch, step: int, whole: Batch) -> Loss:
         logits = self.model.sequence_logits(*self.packed(batch))
