@@ -32,6 +32,9 @@ from unmask.training.metrics import read_metrics
     [
         ("t5", 512, 10_000, ("adafactor", 1e-3, 1.0, "constant", 0.0, 3.0)),
         ("t5", 512, 2_000, ("adafactor", 1e-3, 1.0, "constant", 0.0, 10.0)),
+        ("t5", 128, 2_000, ("adafactor", 3e-2, 1.0, "constant", 0.0, 10.0)),
+        ("t5", 256, 2_000, ("adafactor", 5e-3, 1.0, "constant", 0.0, 10.0)),
+        ("t5", 384, 2_000, ("adafactor", 2e-3, 1.0, "constant", 0.0, 10.0)),
         ("electra", 256, 10_000, ("adamw", 3e-4, 0.8, "linear", 0.1, 3.0)),
         ("electra", 768, 10_000, ("adamw", 1e-4, 0.8, "linear", 0.1, 3.0)),
         ("electra", 1024, 2_490, ("adamw", 5e-5, 0.9, "linear", 0.1, 10.0)),
@@ -52,6 +55,17 @@ def test_defaults(family: str, width: int, rows: int, expected: tuple[Any, ...])
     given = FinetuneSettings(learning_rate=0.5, epochs=1, optimiser="scaled-adamw")
     full = given.with_defaults("t5", 512, 10)
     assert (full.learning_rate, full.epochs, full.schedule, full.warmup_share) == (0.5, 1, "linear", 0.1)
+
+
+def test_a_narrow_t5s_rate_is_for_steps_that_are_relative_to_its_weights() -> None:
+    rates = {
+        optimiser: FinetuneSettings(optimiser=optimiser).with_defaults("t5", 128, 10).learning_rate
+        for optimiser in ("adafactor", "scaled-adamw", "adamw", "muon")
+    }
+    assert rates == {"adafactor": 3e-2, "scaled-adamw": 3e-2, "adamw": 1e-3, "muon": 1e-3}
+    lora = FinetuneSettings(lora_rank=4)
+    assert lora.with_defaults("t5", 128, 10).learning_rate == 1e-3
+    assert lora.with_defaults("electra", 256, 10).learning_rate == 1e-3
 
 
 def test_the_best_weights_are_the_model(tmp_path: Path) -> None:

@@ -19,6 +19,14 @@ SMALL = 6000
 #: ELECTRA's widths up to which a size reaches, with the learning rate and the layer-wise decay of fine-tuning it
 #: (ELECTRA paper, table 7: small, base, large).
 _ELECTRA = ((256, 3e-4, 0.8), (768, 1e-4, 0.8), (1 << 30, 5e-5, 0.9))
+#: T5's widths up to which a size reaches, with its rate relative to each tensor's size. The published one (T5 paper,
+#: 3.1.3) is for 512 and more; at 128, 3e-2 is the best of five on three kinds of task (docs/results.md); those between
+#: are near a straight line in logarithms.
+_T5 = ((128, 3e-2), (256, 5e-3), (384, 2e-3))
+#: Where a width is beyond these, where the rate is not relative, and for LoRA.
+_RATE = 1e-3
+#: Optimisers whose steps are relative to each tensor's size.
+_RELATIVE = ("adafactor", "scaled-adamw")
 #: Checkpoints of a run whose settings name no distance between them.
 CHECKPOINTS = 10
 
@@ -34,8 +42,8 @@ class FinetuneSettings:
         optimiser: adamw, scaled-adamw (steps relative to each tensor's size), electra-adam (no bias
             correction), adafactor (T5's), or muon (experimental: for the layers' matrices, adamw for the rest);
             default: adafactor for T5, adamw for ELECTRA and for LoRA.
-        learning_rate: the schedule's peak; default: 1e-3 for T5, 3e-4, 1e-4 and 5e-5 for ELECTRA small, base
-            and large, 1e-3 for LoRA.
+        learning_rate: the schedule's peak; default: 1e-3 for T5, of widths below 512 up to 3e-2; 3e-4, 1e-4 and 5e-5
+            for ELECTRA small, base and large; 1e-3 for LoRA.
         layer_decay: (ELECTRA) factor of the learning rate from each layer to the one below it; 1: none; default:
             0.8 for small and base, 0.9 for large, 1 for LoRA, for a writer and from scratch.
         schedule: constant, linear, cosine, wsd, inverse-square-root or electra; default: constant with adafactor,
@@ -122,14 +130,19 @@ class FinetuneSettings:
         t5, lora = family == "t5", self.lora_rank > 0
         _, rate, decay = next(size for size in _ELECTRA if width <= size[0])
         plain = t5 or lora or writer or fresh_weights
+        optimiser = self.optimiser or ("adafactor" if t5 and not lora else "adamw")
+        if lora or (t5 and optimiser not in _RELATIVE):
+            rate = _RATE
+        elif t5:
+            rate = next((rate for size, rate in _T5 if width <= size), _RATE)
         defaults: dict[str, Any] = {
             "epochs": 10.0 if rows < SMALL else 3.0,
-            "optimiser": "adafactor" if t5 and not lora else "adamw",
-            "learning_rate": 1e-3 if t5 or lora else rate,
+            "optimiser": optimiser,
+            "learning_rate": rate,
             "layer_decay": 1.0 if plain else decay,
             "lora_alpha": 2.0 * max(1, self.lora_rank),
         }
-        adafactor = (self.optimiser or defaults["optimiser"]) == "adafactor"
+        adafactor = optimiser == "adafactor"
         defaults |= {
             "schedule": "constant" if adafactor else "linear",
             "warmup_share": 0.0 if adafactor else 0.1,
