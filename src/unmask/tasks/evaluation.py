@@ -13,6 +13,7 @@ from unmask.tasks.metrics import (
     Judged,
     Metric,
     RowStatistics,
+    check_installed,
     paired_difference,
     row_statistics,
     score_predictions,
@@ -39,8 +40,10 @@ class HeldOut:
     @classmethod
     def read(cls, task: Task, split: Split) -> HeldOut:
         """Raises:
-        UserError: a file is missing or broken, or a label was never seen in training.
+        UserError: a file is missing or broken, a label was never seen in training, or a library that a metric needs
+            is not installed.
         """
+        check_installed(task.metrics)
         kind = task.its_kind
         training = read_rows(task, "train") if task.train is not None and kind.trains else []
         rows = read_rows(task, split, grouped=True)
@@ -55,7 +58,8 @@ class HeldOut:
     @property
     def judged(self) -> Judged:
         """What metrics compare predictions with."""
-        return Judged(self.references, self.task.positive, [row.group for row in self.rows])
+        groups, sources = [row.group for row in self.rows], [" ".join(row.sources) for row in self.rows]
+        return Judged(self.references, self.task.positive, groups, sources)
 
     def score(self, predictions: Sequence[str]) -> Evaluation:
         """All metrics of the task, each with its 95 % bootstrap interval."""

@@ -45,7 +45,9 @@ def rows_for(metric: Metric, rows: int, seed: int) -> tuple[list[str], Judged]:
     if metric in ("accuracy", "macro_f1", "f1", "matthews", "group_f1", "group_exact_match"):
         labels = [[row[0][:1]] for row in references]
         return [text[:1] for text in predictions], Judged(labels, "t", [str(row) for row in range(rows)])
-    return predictions, Judged(references)
+    # What was to be corrected, where a metric asks, is the prediction's own words in part.
+    sources = [row[0].replace("cat", "dog").replace("the", "") for row in references]
+    return predictions, Judged(references, sources=sources)
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -57,7 +59,10 @@ def test_counting_rows_equals_scoring_the_drawn_rows(metric: Metric) -> None:
     for _ in range(40):
         drawn = generator.integers(0, 30, 30)
         again = Judged(
-            [judged.references[row] for row in drawn], judged.positive, [str(n) for n in range(30)]
+            [judged.references[row] for row in drawn],
+            judged.positive,
+            [str(n) for n in range(30)],
+            [judged.sources[row] for row in drawn] if judged.sources else (),
         )
         scores.append(row_statistics(metric, [predictions[row] for row in drawn], again).total())
     interval = bootstrap_interval(statistics, resamples=40, seed=3)

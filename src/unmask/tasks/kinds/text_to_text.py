@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from unmask.errors import UserError
 from unmask.tasks.kinds.kind import Head, Kind, Row, list_of, text_of
 from unmask.tasks.metrics import Metric
 
@@ -17,9 +18,20 @@ class TextToText(Kind):
 
     name: ClassVar[str] = "text-to-text"
     metrics: ClassVar[tuple[Metric, ...]] = ("bleu", "chrf", "exact_match")
-    more_metrics: ClassVar[tuple[Metric, ...]] = ("rouge1", "rouge2", "rouge_l")
+    more_metrics: ClassVar[tuple[Metric, ...]] = (
+        *("rouge1", "rouge2", "rouge_l"),
+        *("edit_f05", "edit_precision", "edit_recall"),
+    )
     head: ClassVar[Head] = "writer"
     grouped: ClassVar[bool] = True
+
+    def check(self, task: Task) -> None:
+        edits = [metric for metric in task.metrics if metric.startswith("edit_")]
+        if edits and len(task.source) > 1:
+            raise UserError(
+                f"task {task.name!r}: {edits[0]} judges what was changed in one text, and 'source' names "
+                f"{len(task.source)}"
+            )
 
     def row(self, task: Task, number: int, values: Mapping[str, Any], where: str) -> Row:
         given = list_of(values.get(task.target), task.target, where)

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from typing import Literal, get_args
 
+from unmask.errors import UserError
 from unmask.tasks.metrics.answers import squad_exact_match_rows, squad_f1_rows
+from unmask.tasks.metrics.edits import edit_f05_rows, edit_precision_rows, edit_recall_rows
 from unmask.tasks.metrics.labels import (
     accuracy_rows,
     f1_rows,
@@ -44,6 +47,7 @@ __all__ = [
     "Metric",
     "RowStatistics",
     "bootstrap_interval",
+    "check_installed",
     "paired_difference",
     "row_statistics",
     "score_predictions",
@@ -56,6 +60,9 @@ Metric = Literal[
     "rouge1",
     "rouge2",
     "rouge_l",
+    "edit_f05",
+    "edit_precision",
+    "edit_recall",
     "accuracy",
     "macro_f1",
     "f1",
@@ -84,6 +91,17 @@ _OF_TEXTS: Mapping[str, Callable[[Sequence[str], Sequence[Sequence[str]]], RowSt
     "squad_f1": squad_f1_rows,
     "squad_exact_match": squad_exact_match_rows,
 }
+#: What was made of the source counts.
+_OF_EDITS: Mapping[str, Callable[[Sequence[str], Sequence[Sequence[str]], Sequence[str]], RowStatistics]] = {
+    "edit_f05": edit_f05_rows,
+    "edit_precision": edit_precision_rows,
+    "edit_recall": edit_recall_rows,
+}
+#: Metric → the module that it asks, the package that it is in, and our extra for it.
+_ASKS: Mapping[str, tuple[str, str, str]] = {
+    **dict.fromkeys(("rouge1", "rouge2", "rouge_l"), ("rouge_score", "rouge-score", "eval")),
+    **dict.fromkeys(_OF_EDITS, ("errant", "errant", "correction")),
+}
 #: There is one reference a row.
 _OF_ONE: Mapping[str, Callable[[Sequence[str], Sequence[str]], RowStatistics]] = {
     "accuracy": accuracy_rows,
@@ -106,11 +124,23 @@ class Judged:
         references: of each row: texts, or one label.
         positive: the label that f1 is about; None: the last of those that are there, sorted.
         groups: the group of each row; () where there are none.
+        sources: what each row's answer was made of; () where no metric asks.
     """
 
     references: Sequence[Sequence[str]]
     positive: str | None = None
     groups: Sequence[str] = ()
+    sources: Sequence[str] = ()
+
+
+def check_installed(metrics: Sequence[Metric]) -> None:
+    """Raises:
+    UserError: a library that a metric needs is not installed.
+    """
+    for metric in metrics:
+        module, package, extra = _ASKS.get(metric, ("", "", ""))
+        if module and find_spec(module) is None:
+            raise UserError(f"{metric} needs {package}: pip install 'unmask[{extra}]'")
 
 
 def row_statistics(
@@ -123,7 +153,7 @@ def row_statistics(
 
     Raises:
         ValueError: no rows, not as many predictions as rows, a row without a reference, or with several
-            labels, no groups for a metric of groups.
+            labels, no groups for a metric of groups, no sources for one of edits.
         UserError: a library that a metric needs is not installed.
     """
     if not isinstance(judged, Judged):
@@ -132,6 +162,10 @@ def row_statistics(
     check_rows(predictions, references)
     if any(not row for row in references):
         raise ValueError(f"row {[not row for row in references].index(True) + 1} has no reference")
+    check_installed([metric])
+    if metric in _OF_EDITS:
+        check_rows(predictions, judged.sources)
+        return _OF_EDITS[metric](predictions, references, judged.sources)
     if metric in _OF_TEXTS:
         return _OF_TEXTS[metric](predictions, references)
     if any(len(row) != 1 for row in references):

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unmask.errors import UserError
 from unmask.tasks.metrics.statistics import RowStatistics, ratio
 
 if TYPE_CHECKING:
@@ -46,14 +45,9 @@ def rouge_rows(name: str, predictions: Sequence[str], references: Sequence[Seque
 
     Args:
         name: rouge1, rouge2, or rouge_l (rouge-score's rougeL, without sentence splitting).
-
-    Raises:
-        UserError: rouge-score is not installed.
     """
-    try:
-        from rouge_score.rouge_scorer import RougeScorer
-    except ImportError:
-        raise UserError(f"{name} needs rouge-score: pip install 'unmask[eval]'") from None
+    from rouge_score.rouge_scorer import RougeScorer
+
     kind = {"rouge_l": "rougeL"}.get(name, name)
     scorer = RougeScorer([kind], use_stemmer=True)
     values = [
