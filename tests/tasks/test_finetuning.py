@@ -133,9 +133,13 @@ def test_stopped_and_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_a_failed_run_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     task, base = tuning.classification(tmp_path), tuning.electra(tmp_path / "base")
     caplog.set_level(logging.WARNING, "unmask")
-    finetune(task, str(base), tmp_path / "run", replace(FAST, learning_rate=1e-9), device=CPU)
+    hopeless = replace(FAST, learning_rate=1e-9, patience=2)
+    finetune(task, str(base), tmp_path / "run", hopeless, device=CPU)
     assert Outcome.read(tmp_path / "run").has_failed
     assert "has failed: accuracy" in caplog.text
+    # Of six epochs, the first and two without a better score.
+    scored = [one for one in read_metrics(tmp_path / "run" / "metrics.jsonl") if one["kind"] == "evaluation"]
+    assert [one["step"] for one in scored] == [6, 12, 18]
 
 
 def test_without_validation_rows_the_last_weights_are_kept(tmp_path: Path) -> None:

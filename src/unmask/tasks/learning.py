@@ -152,7 +152,7 @@ def learn(
     if outcome.has_failed:
         logger.warning(
             "%s has failed: %s %.4g on the validation rows, and %.4g without a look at the input; try another seed "
-            "(--seeds makes several and repeats those that fail), or a lower learning rate",
+            "(--seeds makes several and repeats those that fail), or another learning rate",
             directory,
             outcome.metric,
             outcome.score,

@@ -62,7 +62,7 @@ class Spread:
         if not good:
             raise UserError(
                 f"all {len(failed)} runs failed: {metric} is at or under what is scored without a look at the input; "
-                "try a lower learning rate, a longer warm-up, or more epochs"
+                "try another learning rate (--search does), a longer warm-up, or more epochs"
             )
         return cls(metric, good, failed, _choice(good, keep))
 
