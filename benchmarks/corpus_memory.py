@@ -5,8 +5,8 @@
 Writes the corpus so many times over into a temporary directory, the vowels of each copy exchanged so that no copy
 is a duplicate of another, and runs the commands on each: tokenizers are trained on a sample, models for some steps,
 measured on as much held-out text whatever the size. Begin with more than a part of `unmask corpus`, 32 million
-characters, to see memory stay flat. Printed are the largest process and the sum over all processes of a command, in MiB
-of memory of their own (RssAnon, looked at 50 times a second): pages of mapped files, which the system takes back
+characters, to see memory stay flat. Printed are the largest process and the sum over all processes of a command, in
+MiB of memory of their own (RssAnon, looked at 50 times a second): pages of mapped files, which the system takes back
 when it needs them, do not count.
 """
 
@@ -105,15 +105,7 @@ def main() -> None:
                 flags = ["--kind", kind, "--vocab-size", 4000, "--sample-bytes", options.sample_bytes]
                 steps[f"tokenizer train, {kind}"] = ["train", train, "--out", tokenizer, *flags]
                 held_out = ["--validation-share", 0.01 / times]
-                steps[f"pack, {kind}"] = [
-                    train,
-                    "--tokenizer",
-                    tokenizer,
-                    "--out",
-                    shards,
-                    *held_out,
-                    *workers,
-                ]
+                steps[f"pack, {kind}"] = [train, "--tokenizer", tokenizer, "--out", shards, *held_out, *workers]
                 run = ["--data", shards, "--out", folder / f"{kind}-run", "--steps", options.steps]
                 steps[f"pretrain, {recipe}"] = [recipe, *run, "--checkpoint-every", 0, "--threads", 1]
             for step, arguments in steps.items():
