@@ -105,7 +105,15 @@ def main() -> None:
                 flags = ["--kind", kind, "--vocab-size", 4000, "--sample-bytes", options.sample_bytes]
                 steps[f"tokenizer train, {kind}"] = ["train", train, "--out", tokenizer, *flags]
                 held_out = ["--validation-share", 0.01 / times]
-                steps[f"pack, {kind}"] = [train, "--tokenizer", tokenizer, "--out", shards, *held_out, *workers]
+                steps[f"pack, {kind}"] = [
+                    train,
+                    "--tokenizer",
+                    tokenizer,
+                    "--out",
+                    shards,
+                    *held_out,
+                    *workers,
+                ]
                 run = ["--data", shards, "--out", folder / f"{kind}-run", "--steps", options.steps]
                 steps[f"pretrain, {recipe}"] = [recipe, *run, "--checkpoint-every", 0, "--threads", 1]
             for step, arguments in steps.items():
