@@ -20,7 +20,7 @@ runs on the sample corpus with vocabularies trained on it. A peer that is not in
 and was not given with `--peer NAME=DIR` (t5-mlm-collator: a checkout of Transformers that has it), is left out and
 named.
 
-Needs the peers: pip install transformers datasets datatrove langdetect spacy.
+Needs the peers: pip install transformers datasets datatrove orjson langdetect spacy.
 """
 
 from __future__ import annotations
