@@ -10,10 +10,10 @@ PyTorch loop: batches padded to their longest example; ELECTRA's halves joined a
 process of its own, one after the other.
 
 The clock runs while a side trains; the first steps, in which kernels are chosen and compiled, and the writing of
-weights are outside of it. unmask goes first: its steps are reckoned beforehand from some that are timed, with three
-per cent of the time held back. The peer has the time that is asked for, or what unmask took where that was more; its
-learning rate follows the clock and ends with it. On a machine with other work, `--clock processor --threads 1` counts
-the processor's seconds, of all threads of a side, in place of the wall's.
+weights are outside of it. unmask goes first: its steps are reckoned beforehand from some that are timed, and the time
+that they then take, which the load of the machine may change, is the peer's budget to the second. The peer's learning
+rate follows the clock and ends with it. On a machine with other work, `--clock processor --threads 1` counts the
+processor's seconds, of all threads of a side, in place of the wall's.
 
 Weights that each side wrote on its way are judged afterwards by Transformers in float32 on held-out text, alike for
 both: T5's cross-entropy a target token; ELECTRA's cross-entropy a drawn token + 50 · binary cross-entropy a token, in

@@ -12,8 +12,6 @@ from unmask.training.family import Pretraining
 from unmask.training.loop import Batch, Loss, train
 from unmask.training.pretraining import pretraining_of
 
-#: Share of the time for which steps are reckoned.
-RECKONED = 0.97
 #: Seconds of steps that are timed to reckon the others from, at most, and as a share of the time.
 TIMED, TIMED_SHARE = 8.0, 0.25
 
@@ -72,7 +70,7 @@ def seconds_a_step(job: Job) -> float:
 def main() -> None:
     job = Job()
     folder = job.snapshots("pretrain_ours")
-    steps = START_UP + max(8, int(RECKONED * job.seconds / seconds_a_step(job)))
+    steps = START_UP + max(8, int(job.seconds / seconds_a_step(job)))
 
     def save(work: Pretraining, seconds: float) -> None:
         work.save(folder / f"{seconds:010.3f}")

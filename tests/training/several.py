@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import pickle
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -114,6 +116,7 @@ def run(
     *,
     kind: torch.dtype = torch.float64,
     stop_at: int | None = None,
+    not_finite_at: int | None = None,
     fixed_samples: bool = False,
     **execution: Any,
 ) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
@@ -123,6 +126,7 @@ def run(
         data: holds t5/ and electra/, each a tokenizer/ and shards/.
         kind: of the weights.
         stop_at: a step that is not made any more.
+        not_finite_at: a step whose loss on the last rank is not a number.
         fixed_samples: the generator's samples depend on the places alone.
         execution: of `Execution`.
     """
@@ -144,7 +148,9 @@ def run(
     def loss_of(batch: Any, step: int, whole: Any) -> Any:
         if step == stop_at:
             raise Stop
-        return work.loss_of(batch, step, whole)
+        loss = work.loss_of(batch, step, whole)
+        fails = step == not_finite_at and ranks.number == ranks.count - 1
+        return replace(loss, total=loss.total * math.nan) if fails else loss
 
     try:
         train(

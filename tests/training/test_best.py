@@ -11,8 +11,9 @@ import torch
 import toys
 
 from unmask.training.best import best_evaluation
-from unmask.training.loop import Interrupted, train
+from unmask.training.loop import train
 from unmask.training.metrics import read_metrics
+from unmask.training.stopping import Interrupted
 
 
 def scores_of(

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from unmask.training.activations import recomputed_layers
 from unmask.training.faults import find_fault
 
 
@@ -66,6 +67,15 @@ def test_a_gradient(poisoned: int) -> None:
     net = Net()
     net.poisoned = poisoned
     assert str(fault(net)).startswith(f"the gradient of layers.{poisoned}.0.")
+
+
+def test_layers_that_run_again_do_not_hide_it() -> None:
+    net = Net()
+    with recomputed_layers(net):
+        assert fault(net, float("inf")) == "the loss"
+        net.layers[2][0].bias.data.fill_(float("inf"))
+        net.layers[2][0].weight.data.fill_(3e38)
+        assert fault(net) == "the weight layers.2.0.bias"
 
 
 def test_nothing_is_left_behind() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import multiprocessing
 import os
+import re
 import signal
 from collections.abc import Container
 from pathlib import Path
@@ -12,14 +13,17 @@ from typing import Any, get_args
 
 import pytest
 import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
+from torch.utils._python_dispatch import TorchDispatchMode
 from toys import Toy, batches, loss_of, settings, weights
 
 from unmask.errors import UserError
 from unmask.training.checkpoints import read_checkpoint
-from unmask.training.loop import Interrupted, train
+from unmask.training.loop import train
 from unmask.training.meter import MEASURED
 from unmask.training.metrics import read_metrics
-from unmask.training.settings import OptimiserName
+from unmask.training.settings import LoopSettings, OptimiserName
+from unmask.training.stopping import Interrupted
 
 
 class Stop(Exception):
@@ -163,6 +167,81 @@ def test_skipped_steps_in_a_row_stop_a_run_also_over_restarts(tmp_path: Path) ->
     with pytest.raises(UserError, match=message):
         train(model, batches(), failing_at(failing, math.nan, model), chosen, pieces, label="toy")
     assert without_rate(whole) == without_rate(pieces)
+
+
+@pytest.mark.parametrize("optimiser", get_args(OptimiserName))
+def test_a_skip_that_is_learnt_of_late_has_the_same_outcome(optimiser: str, tmp_path: Path) -> None:
+    """The first step, one alone, two in a row: learnt of at once where a line is due, else in the step behind."""
+    states, skips = [], []
+    for every in (1, 100):
+        model, directory = Toy(), tmp_path / str(every)
+        chosen = settings(optimiser=optimiser, ema_decay=0.5, log_every=every, checkpoint_every=100, steps=9)
+        failing = failing_at({0, 3, 5, 6}, math.nan, model)
+        train(model, batches(), failing, chosen, directory, label="")
+        states.append(read_checkpoint(directory / "checkpoints" / "step-00000009"))
+        lines = read_metrics(directory / "metrics.jsonl")
+        skips.append([line for line in lines if line["kind"] == "skipped"])
+    assert [line["step"] for line in skips[0]] == [1, 4, 6, 7]
+    assert skips[0] == skips[1]
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_skipped_steps_stop_a_run_that_learns_of_them_late(tmp_path: Path) -> None:
+    model, seen = Toy(), list[int]()
+    chosen = settings(steps=50, max_skipped=3, log_every=100, checkpoint_every=4)
+    failing = failing_at(range(4, 50), math.nan, model)
+
+    def seeing(batch: Any, step: int, whole: Any = None) -> Any:
+        seen.append(step)
+        return failing(batch, step)
+
+    with pytest.raises(UserError, match=r"stopped at step 7, 3 steps in a row .* is of step 4"):
+        train(model, batches(), seeing, chosen, tmp_path, label="toy")
+    assert max(seen) == 7, "the step behind was under way"
+
+
+class Reads(TorchDispatchMode):
+    """Notes an R where the host reads a number from a tensor, and so waits for its device."""
+
+    def __init__(self, events: list[str]) -> None:
+        super().__init__()
+        self.events = events
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function is torch.ops.aten._local_scalar_dense.default:
+            self.events.append("R")
+        return function(*args, **(kwargs or {}))
+
+
+def events_of(model: torch.nn.Module, loss: Any, batches: Any, chosen: LoopSettings, directory: Path) -> str:
+    """What happens in a run, a letter each: a loss is made, a number is read, an optimiser has made its step."""
+    events: list[str] = []
+
+    def noted(*arguments: Any) -> Any:
+        events.append("L")
+        return loss(*arguments)
+
+    hook = register_optimizer_step_post_hook(lambda *_: events.append("S"))
+    try:
+        with Reads(events):
+            train(model, batches, noted, chosen, directory, label="")
+    finally:
+        hook.remove()
+    return "".join(events)
+
+
+@pytest.mark.parametrize("optimiser", get_args(OptimiserName))
+def test_the_host_waits_for_the_step_before_alone(optimiser: str, tmp_path: Path) -> None:
+    """Once a step, when this one's passes are given to the device: whether the one before counts.
+
+    That the models' own passes read nothing shows where there is nothing to read (`test_recipes.py`).
+    """
+    chosen = settings(optimiser=optimiser, ema_decay=0.5, steps=6, log_every=100, checkpoint_every=100)
+    model = Toy()
+    events = events_of(model, loss_of(model), batches(), chosen, tmp_path)
+    # At the end it is read whether the last one counts, and what is logged. Muon is two optimisers in a third.
+    assert re.fullmatch("LS+(LRS+){5}R+", events), events
 
 
 def test_evaluated_and_left_is_the_average(tmp_path: Path) -> None:

@@ -58,8 +58,10 @@ def find_fault(model: nn.Module, passes: Iterable[Callable[[], tuple[Tensor, Any
     return found[0] if found else None
 
 
+@torch.no_grad()
 def _finite(value: Any) -> bool:
-    """Whether every floating-point tensor in it is."""
+    """Whether every floating-point tensor in it is; nothing is kept for a gradient, of which layers that run again
+    would keep another number when something has been found."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return all(_finite(getattr(value, field.name)) for field in dataclasses.fields(value))
     return all(

@@ -10,14 +10,11 @@ loss, so that the result is the same up to rounding.
 
 from __future__ import annotations
 
-import signal
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -46,6 +43,7 @@ from unmask.training.precision import choose_precision
 from unmask.training.ranks import ALONE, Ranks
 from unmask.training.schedules import schedule
 from unmask.training.settings import PLAIN, Execution, LoopSettings
+from unmask.training.stopping import Interrupted, stop_requests
 from unmask.training.watching import Sample, Watch
 
 Batch = Mapping[str, np.ndarray]
@@ -69,13 +67,23 @@ class Loss:
     tokens: int
 
 
+@dataclass(frozen=True)
+class _Step:
+    """A step that was made.
+
+    Attributes:
+        number: from 0.
+        finite: whether its loss and gradient were, so that it changed something: a truth value on the device.
+    """
+
+    number: int
+    batch: Batch
+    finite: Tensor
+
+
 #: (a batch or some of its texts, step, the whole batch) → their loss, normalised by the counts of the whole batch.
 #: May draw from torch's global generator, which is seeded by the step.
 LossOf = Callable[[Batch, int, Batch], Loss]
-
-
-class Interrupted(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM came; the message says whether the state is saved and how to go on."""
 
 
 def train(
@@ -177,7 +185,26 @@ def train(
         ranks=ranks,
     )
 
+    made: _Step | None = None
+
+    def settle() -> bool:
+        """Whether the newest step counts, and what follows from that; once for each step, before weights change again.
+
+        This is where the host waits for the device: for the verdict on a step, when the next one is already under way.
+        """
+        nonlocal made
+        if made is None:
+            return True
+        newest, made = made, None
+        if not newest.finite:
+            skipped(newest.number + 1, _fault(spread, loss_of, newest, settings, execution.accumulate))
+            return False
+        if average is not None:
+            average.update(newest.number)
+        return True
+
     def evaluated(step: int, kind: str = "evaluation") -> None:
+        settle()
         averaged = nullcontext() if average is None else average.in_place()
         with watch.paused(), averaged:
             with _evaluation(model), _autocast(device, settings):
@@ -214,7 +241,7 @@ def train(
         compiled_layers(model) if execution.compile else nullcontext(),
         recomputed_layers(model) if execution.checkpoint_activations else nullcontext(),
         deterministic_operations(device, first_passes) if execution.deterministic else nullcontext(),
-        _stop_requests(ranks) as stop_requested,
+        stop_requests(ranks) as stop_requested,
         watch,
         writer,
         closing(read_ahead(batches, first, until, workers=data_workers)) as ahead,
@@ -227,15 +254,13 @@ def train(
         for step, batch in zip(range(first, until), ahead, strict=True):
             for group in optimiser.param_groups:
                 group["lr"] = settings.learning_rate * factor(step) * group["factor"]
-            losses, fault = _step(spread, optimiser, loss_of, batch, step, settings, execution.accumulate)
+            losses, made = _step(
+                spread, optimiser, loss_of, batch, step, settings, execution.accumulate, settle
+            )
             watch.stepped(batch, sum(loss.tokens for loss in losses) * ranks.count)
             done = step + 1
             last = done == settings.steps
-            if fault is not None:
-                skipped(done, fault)
-            elif average is not None:
-                average.update(step)
-            if fault is None and (done % settings.log_every == 0 or last):
+            if (done % settings.log_every == 0 or last) and settle():
                 measured = ranks.joined([loss.measured for loss in losses])
                 values = {name: float(value) for name, value in measured.metrics().items()}
                 watch.trained(done, values, settings.learning_rate * factor(step))
@@ -248,6 +273,7 @@ def train(
                 writer.wait()
             stopping = stopping and not ending
             if settings.checkpoint_every and (ending or stopping or done % settings.checkpoint_every == 0):
+                settle()
                 with watch.paused():
                     writer.save(done)
             if stopping:
@@ -286,29 +312,40 @@ def _step(
     step: int,
     settings: LoopSettings,
     accumulate: int,
-) -> tuple[list[Loss], str | None]:
-    """Make a step, unless its loss or gradient is not finite: then what of it is not, and nothing is changed.
+    settle: Callable[[], bool],
+) -> tuple[list[Loss], _Step]:
+    """Make a step, which changes nothing unless its loss and gradient are finite; the host does not wait to know it.
+
+    Args:
+        settle: asked before anything is changed: whether the step before counts.
 
     Returns:
-        The losses of this rank's passes.
+        The losses of this rank's passes, and what there is to ask of the step.
     """
     model, ranks = spread.model, spread.ranks
     optimiser.zero_grad(set_to_none=True)
     losses = _backward(spread, loss_of, batch, step, settings, accumulate)
+    if not settle():
+        # To find its fault it was made again, where this step's gradients were.
+        losses = _backward(spread, loss_of, batch, step, settings, accumulate)
     parameters = [parameter for parameter in model.parameters() if parameter.grad is not None]
     norm = spread.norm([parameter.grad for parameter in parameters if parameter.grad is not None])
     total = ranks.total(torch.stack([loss.total for loss in losses]).sum())
-    # On a GPU this waits for the backward pass, once a step.
-    if not torch.isfinite(norm + total):
-        optimiser.zero_grad(set_to_none=True)
-        found = find_fault(model, _passes(spread, loss_of, batch, step, settings, accumulate))
-        optimiser.zero_grad(set_to_none=True)
-        everywhere = [fault for fault in ranks.gathered(found) if fault is not None]
-        return losses, (everywhere or ["the norm of all gradients"])[0]
+    finite = torch.isfinite(norm + total)
     if settings.clip_norm:
         nn.utils.clip_grads_with_norm_(parameters, settings.clip_norm, norm, foreach=True)
+    optimiser.found_inf = (~finite).float()  # type: ignore[attr-defined]
     optimiser.step()
-    return losses, None
+    return losses, _Step(step, batch, finite)
+
+
+def _fault(spread: Spread, loss_of: LossOf, made: _Step, settings: LoopSettings, accumulate: int) -> str:
+    """What of a step is not finite: it changed nothing, and is made again."""
+    spread.model.zero_grad(set_to_none=True)
+    found = find_fault(spread.model, _passes(spread, loss_of, made.batch, made.number, settings, accumulate))
+    spread.model.zero_grad(set_to_none=True)
+    everywhere = [fault for fault in spread.ranks.gathered(found) if fault is not None]
+    return (everywhere or ["the norm of all gradients"])[0]
 
 
 def _backward(
@@ -360,28 +397,3 @@ def _evaluation(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         model.train(was_training)
-
-
-@contextmanager
-def _stop_requests(ranks: Ranks) -> Iterator[threading.Event]:
-    """Turns Ctrl-C and SIGTERM into a request that the loop answers between two steps.
-
-    A second Ctrl-C interrupts at once, as usual: the newest checkpoint is whole either way. Not among several ranks:
-    they get one from the terminal and one from torchrun, which itself ends what does not end in time.
-    """
-    requested = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield requested
-        return
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if requested.is_set() and ranks.count == 1:
-            raise KeyboardInterrupt
-        requested.set()
-
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield requested
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

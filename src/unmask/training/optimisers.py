@@ -1,17 +1,23 @@
-"""Optimisers: torch's, and thin subclasses for what torch lacks."""
+"""Optimisers: torch's, and thin subclasses for what torch lacks.
+
+All know `found_inf`, by which torch's fused optimisers skip a step (`torch.amp.GradScaler` sets it): a float32 scalar
+on the parameters' device, 1 where the gradient is not finite. Weights, moments and counts then stay as they are, and
+no host has waited for the device to learn of it.
+"""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from unmask.errors import UserError
-from unmask.training.parallel import norms
+from unmask.training.parallel import local, norms
 from unmask.training.settings import OptimiserName
 
 
@@ -96,6 +102,8 @@ class Adafactor(torch.optim.Optimizer):
     SMALLEST_SCALE = 1e-3
     DECAY_POWER = -0.8
 
+    found_inf: Tensor | None = None
+
     def __init__(
         self,
         params: Iterable[Any],
@@ -119,23 +127,29 @@ class Adafactor(torch.optim.Optimizer):
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    self._update(parameter, parameter.grad, group)
+                    state = self._state(parameter, parameter.grad, group)
+                    with _undone(self.found_inf, parameter, *state.values()):
+                        self._update(parameter, parameter.grad, state, group)
         return loss
 
-    def _update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
-        state = self.state[parameter]
+    def _state(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:
+        state: dict[str, Tensor] = self.state[parameter]
         factored = gradient.dim() > 1 and min(gradient.shape[-2:]) >= group["smallest_factored"]
         if not state:
-            # On the host, where reading it waits for nothing.
-            state["step"] = torch.tensor(0.0)
+            state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
             if factored:
                 state["row"] = torch.zeros_like(gradient.select(-1, 0).unsqueeze(-1))
                 state["column"] = torch.zeros_like(gradient.select(-2, 0).unsqueeze(-2))
             else:
                 state["square"] = torch.zeros_like(gradient)
+        return state
+
+    def _update(
+        self, parameter: Tensor, gradient: Tensor, state: dict[str, Tensor], group: dict[str, Any]
+    ) -> None:
         state["step"] += 1
-        weight = float(state["step"]) ** self.DECAY_POWER
-        if factored:
+        weight = (state["step"] ** self.DECAY_POWER).to(gradient.dtype)
+        if "row" in state:
             squares = gradient.square()
             row = state["row"].lerp_(_mean(squares, -1) + self.EPSILON, weight)
             column = state["column"].lerp_(_mean(squares, -2) + self.EPSILON, weight)
@@ -149,6 +163,19 @@ class Adafactor(torch.optim.Optimizer):
         if group["weight_decay"]:
             parameter.mul_(1 - group["lr"] * group["weight_decay"])
         parameter.addcmul_(update, scale / excess, value=-group["lr"])
+
+
+@contextmanager
+def _undone(found_inf: Tensor | None, *tensors: Tensor) -> Iterator[None]:
+    """What is done to some tensors inside the block is undone where `found_inf` is 1, without the host reading it."""
+    if found_inf is None:
+        yield
+        return
+    changed = [local(tensor) for tensor in tensors]
+    before = [tensor.clone() for tensor in changed]
+    yield
+    for tensor, old in zip(changed, before, strict=True):
+        torch.where(found_inf.bool(), old, tensor, out=tensor)
 
 
 def _loss_of(closure: Any) -> Any:
@@ -180,6 +207,8 @@ class MuonAdamW(torch.optim.Optimizer):
         others: groups that AdamW updates.
     """
 
+    found_inf: Tensor | None = None
+
     def __init__(
         self, matrices: list[dict[str, Any]], others: list[dict[str, Any]], lr: float, **options: Any
     ) -> None:
@@ -203,8 +232,25 @@ class MuonAdamW(torch.optim.Optimizer):
             # Here and not at the beginning: loading a state puts new dictionaries in their place.
             part.param_groups = [group for group in self.param_groups if group["muon"] == muon]
             part.state = self.state
-            part.step()
+            if muon:
+                self._step_matrices(part)
+            else:
+                part.found_inf = self.found_inf  # type: ignore[attr-defined]
+                part.step()
         return loss
+
+    def _step_matrices(self, muon: torch.optim.Optimizer) -> None:
+        """One by one, as torch's Muon does not know `found_inf`."""
+        for group in muon.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                momentum = self.state[parameter].setdefault(
+                    "momentum_buffer", torch.zeros_like(parameter.grad)
+                )
+                muon.param_groups = [group | {"params": [parameter]}]
+                with _undone(self.found_inf, parameter, momentum):
+                    muon.step()
 
 
 #: A parameter inside a layer of a stack, and one below the first layer, by its name.
