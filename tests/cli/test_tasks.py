@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from published import PUBLISHED
 
 from unmask.cli import _run
 
@@ -168,6 +169,22 @@ def test_two_models_are_compared(
     lines = [json.loads(line) for line in Path(places["predictions.jsonl"]).read_text().splitlines()]
     assert [line["prediction"] for line in lines] == found["predictions"]
     assert _run(["evaluate", str(task), str(model), "--out", str(tmp_path / "absent" / "scores.json")]) == 2
+
+
+def test_minimal_pairs_are_scored_by_phenomenon(
+    tmp_path: Path, models: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "blimp"
+    place.mkdir()
+    PUBLISHED["blimp"](place)
+    scores = tmp_path / "scores.json"
+    command = ["evaluate", "blimp", models["electra"], "--data", place, "--out", scores]
+    assert _run(list(map(str, command))) == 0
+    printed = capsys.readouterr().out
+    assert "the shorter one" in printed and "By field" in printed and "argument_structure" in printed
+    found = json.loads(scores.read_text())["slices"]
+    assert found["field"]["this model"]["syntax"]["rows"] == 4
+    assert list(found["linguistics_term"]["this model"]) == ["argument_structure"]
 
 
 def tuned(*arguments: object, epochs: int = 2) -> list[str]:

@@ -84,11 +84,13 @@ class HeldOut:
 
     def baselines(self) -> dict[str, Evaluation]:
         """What answers without a model score: without looking at the input, and the answer of the nearest training
-        row by TF-IDF. None without training rows."""
-        if not self.training:
-            return {}
+        row by TF-IDF. Without training rows there is none, but of a kind that has nothing to learn the first."""
         kind = self.task.its_kind
+        if not self.training and kind.trains:
+            return {}
         name, simple = kind.simple_baseline(self.task, self.training, self.rows)
+        if not self.training:
+            return {name: self.score(simple)}
         near = nearest_neighbour(
             [" ".join(row.sources) for row in self.training],
             [row.target for row in self.training],

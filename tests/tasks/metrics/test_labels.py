@@ -32,6 +32,19 @@ def test_label_scores_are_scikit_learns(pairs: list[tuple[str, str]]) -> None:
         assert found.total() == pytest.approx(value, abs=1e-12), metric
 
 
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from("01"), st.sampled_from("01"), st.sampled_from("abcd")), min_size=1))
+def test_scores_of_groups_are_multircs(rows: list[tuple[str, str, str]]) -> None:
+    """Its F1a is of all answers whatever their question, its exact match the share of questions without a mistake."""
+    predictions, labels, groups = ([row[place] for row in rows] for place in range(3))
+    judged = Judged([[label] for label in labels], "1", groups)
+    flat = f1_score(labels, predictions, pos_label="1", zero_division=0)
+    assert row_statistics("group_f1", predictions, judged).total() == pytest.approx(flat, abs=1e-12)
+    wrong = {group for prediction, label, group in rows if prediction != label}
+    exact = 1 - len(wrong) / len(set(groups))
+    assert row_statistics("group_exact_match", predictions, judged).total() == pytest.approx(exact, abs=1e-12)
+
+
 def test_a_class_that_is_never_predicted_counts_zero_and_one_that_is_nowhere_does_not_count() -> None:
     found = row_statistics("macro_f1", ["a", "a", "a"], [["a"], ["a"], ["b"]])
     assert found.total() == pytest.approx((0.8 + 0) / 2)
