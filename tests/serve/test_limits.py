@@ -9,12 +9,15 @@ import http.client
 import json
 import socket
 import threading
+import types
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import httpx
 import pytest
 
 from unmask.errors import UserError
+from unmask.serve import streaming
 from unmask.serve.limits import Limits
 from unmask.serve.worker import Worker
 
@@ -111,6 +114,60 @@ def test_overload_is_refused_and_passes(start: Any, slowly: None) -> None:
         # As if nothing had been.
         assert server.client.completions.create(model="t5", prompt="again", max_tokens=3).choices
         assert server.metric("unmask_queue_requests") == server.metric("unmask_batch_rows") == 0
+
+
+def test_requests_that_are_too_many_are_not_read(start: Any, slowly: None) -> None:
+    with start(("t5",), Limits(requests=2)) as server, contextlib.ExitStack() as open_streams:
+        for _ in range(2):
+            stream = server.http.stream("POST", "/v1/completions", json=LONG | {"stream": True})
+            open_streams.enter_context(stream)
+        server.wait(lambda: server.metric("unmask_batch_rows") == 2)
+        for body in (b"{", json.dumps(LONG).encode()):
+            refused = server.http.post("/v1/completions", content=body)
+            assert refused.status_code == 503 and refused.headers["retry-after"] == "1"
+            assert "2 requests" in refused.json()["error"]["message"]
+        assert server.http.get("/livez").status_code == 200
+        open_streams.close()
+        server.wait(lambda: server.http.get("/v1/models").status_code == 200)
+
+
+def test_where_there_is_no_room_nothing_is_tokenised(
+    start: Any, slowly: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = Limits(queue=1, rows=1, inputs=1)
+    with start(("t5",), limits) as server, contextlib.ExitStack() as open_streams:
+        for gauge in ("unmask_batch_rows", "unmask_queue_requests"):
+            stream = server.http.stream("POST", "/v1/completions", json=LONG | {"stream": True})
+            open_streams.enter_context(stream)
+            server.wait(lambda gauge=gauge: server.metric(gauge) == 1)
+        monkeypatch.setattr(server.app.state.service.models["t5"], "tokenizer", None)
+        assert server.http.post("/v1/completions", json=LONG).status_code == 503
+        open_streams.close()
+
+
+def test_a_client_that_does_not_read_is_left(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = list[str]()
+    monkeypatch.setattr(streaming, "GRACE", 0.1)
+
+    class Rememberer:
+        def cancel(self, jobs: list[str]) -> None:
+            left.extend(jobs)
+
+    model = types.SimpleNamespace(name="m", worker=Rememberer())
+
+    async def contents() -> AsyncGenerator[dict[str, Any]]:
+        while True:
+            yield {"text": "more"}
+
+    async def send(message: Any) -> None:
+        await asyncio.sleep(60)
+
+    async def receive() -> Any:
+        await asyncio.sleep(60)
+
+    stream = streaming.EventStream(model, ["job"], contents(), 0.1)  # type: ignore[arg-type]
+    asyncio.run(asyncio.wait_for(stream({"type": "http"}, receive, send), 30))
+    assert left == ["job"]
 
 
 def test_time_is_up(start: Any, slowly: None) -> None:

@@ -28,6 +28,7 @@ def serve(
     api_keys: Path | None = None,
     allow_origin: Annotated[list[str] | None, Parameter(negative="", show_default=False)] = None,
     queue: int = LIMITS.queue,
+    requests: int = LIMITS.requests,
     rows: int = LIMITS.rows,
     batch_tokens: int = LIMITS.batch_tokens,
     piece_tokens: int = LIMITS.piece_tokens,
@@ -52,6 +53,7 @@ def serve(
         api_keys: a file with a key in each line; also UNMASK_API_KEYS, separated by commas.
         allow_origin: a site whose pages may call the service (CORS).
         queue: texts and results of a model that may wait; requests that would make it more get 503.
+        requests: that are read or answered at the same time, of all models; more get 503.
         rows: results that are written side by side.
         batch_tokens: tokens of the running batch, read and to be written; its memory is in proportion to it.
         piece_tokens: tokens that are read between two steps of writing.
@@ -74,6 +76,7 @@ def serve(
 
     limits = Limits(
         queue=queue,
+        requests=requests,
         rows=rows,
         batch_tokens=batch_tokens,
         piece_tokens=piece_tokens,

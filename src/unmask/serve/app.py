@@ -18,7 +18,7 @@ from unmask import __version__
 from unmask.errors import UserError
 from unmask.serve.jobs import OverloadedError
 from unmask.serve.limits import Limits
-from unmask.serve.middleware import GONE, Gate, refusal
+from unmask.serve.middleware import GONE, RETRY_AFTER, Gate, refusal
 from unmask.serve.models import ServedModel
 from unmask.serve.openai_routes import openai_routes
 from unmask.serve.page_routes import page_routes
@@ -28,8 +28,6 @@ from unmask.serve.task_routes import task_routes
 from unmask.serve.text_routes import text_routes
 
 logger = logging.getLogger("unmask.serve")
-#: Seconds after which a client that was refused may try again.
-RETRY_AFTER = 1
 
 
 class Problem(BaseModel):

@@ -13,6 +13,8 @@ class Limits:
 
     Attributes:
         queue: texts and results of a model that may wait; requests that would make it more get 503.
+        requests: under /v1/ that are read or answered at the same time, of all models; more get 503. Their bodies
+            take `requests` times `body_bytes` at most.
         rows: results that a T5 writes side by side, and texts that are answered together.
         batch_tokens: tokens of the running batch, read and to be written, every row counted as long as the longest;
             its keys and values are in proportion to it.
@@ -30,6 +32,7 @@ class Limits:
     """
 
     queue: int = 256
+    requests: int = 512
     rows: int = 64
     batch_tokens: int = 32_768
     piece_tokens: int = 2048

@@ -25,7 +25,12 @@ class Metrics:
         )
         self.written = Counter("unmask_written_tokens", "Tokens written", ["model"], registry=registry)
         self.read = Counter("unmask_read_tokens", "Tokens read", ["model"], registry=registry)
-        self.refused = Counter("unmask_refused_requests", "Answered with 503", ["model"], registry=registry)
+        self.refused = Counter(
+            "unmask_refused_requests",
+            "Answered with 503; no model: before it was read",
+            ["model"],
+            registry=registry,
+        )
         self.cancelled = Counter(
             "unmask_cancelled",
             "Texts and results that nobody waits for any more",

@@ -26,6 +26,8 @@ logger = logging.getLogger("unmask.serve")
 GONE = 499
 #: Seconds for which the rest of a body that is too large is read and thrown away.
 LINGER = 1.0
+#: Seconds after which a client that was refused may try again.
+RETRY_AFTER = 1
 _ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
@@ -40,7 +42,8 @@ def refusal(status: int, message: str, **headers: str) -> JSONResponse:
 
 
 class Gate:
-    """Gives a request its id, refuses one without a key or with too large or slow a body, and logs how it ended."""
+    """Gives a request its id, refuses one that is too many, without a key or with too large or slow a body, and logs
+    how it ended."""
 
     def __init__(self, app: ASGIApp, *, metrics: Metrics, limits: Limits, keys: Sequence[str]) -> None:
         """Args:
@@ -48,6 +51,7 @@ class Gate:
         """
         self.app, self.metrics, self.limits = app, metrics, limits
         self.keys = [_digest(f"Bearer {key}") for key in keys]
+        self._inside = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -76,6 +80,23 @@ class Gate:
             refused = refusal(401, "no valid API key: send one as Authorization: Bearer KEY")
             await refused(scope, receive, send)
             return
+        if not scope["path"].startswith("/v1/"):
+            await self._read(scope, headers, receive, send)
+            return
+        if self._inside >= self.limits.requests:
+            self.metrics.refused.labels("").inc()
+            await _discard(receive)
+            many = f"{self._inside} requests are read or answered: try again later"
+            await refusal(503, many, retry_after=str(RETRY_AFTER), connection="close")(scope, receive, send)
+            return
+        self._inside += 1
+        try:
+            await self._read(scope, headers, receive, send)
+        finally:
+            self._inside -= 1
+
+    async def _read(self, scope: Scope, headers: Headers, receive: Receive, send: Send) -> None:
+        """Let a request in when its body is there."""
         most = self.limits.body_bytes
         try:
             # Before anything is read, where the client says how much it is.

@@ -49,6 +49,7 @@ class Service:
     def model(self, request: Request, name: str, ability: str) -> ServedModel:
         """Raises:
         HTTPException: 404, no such model; 400, it can't do that.
+        OverloadedError: it has no room; nothing is tokenised in vain.
         """
         model = self.named(name)
         request.scope["model"] = name
@@ -56,6 +57,7 @@ class Service:
             able = [other.name for other in self.models.values() if ability in other.can]
             hint = f"{', '.join(able)} can" if able else "no model here can"
             raise HTTPException(400, f"{name} cannot {ability}: {hint}")
+        model.worker.check_room(1)
         return model
 
     def named(self, name: str) -> ServedModel:

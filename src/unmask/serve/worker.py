@@ -104,6 +104,15 @@ class Worker:
 
     # -- from the event loop -------------------------------------------------------------------------------
 
+    def check_room(self, count: int) -> None:
+        """Raises:
+        OverloadedError: there is no room for so many jobs.
+        """
+        waiting = len(self._waiting)
+        if self._thread.closing or waiting + count > self.limits.queue:
+            self.metrics.refused.labels(self.name).inc()
+            raise OverloadedError(f"{waiting} wait for {self.name}: try again later")
+
     def submit(self, jobs: Sequence[Job]) -> None:
         """Have jobs done: all, or none.
 
@@ -111,10 +120,7 @@ class Worker:
             OverloadedError: there is no room for them.
         """
         with self._thread.changed:
-            waiting = len(self._waiting)
-            if self._thread.closing or waiting + len(jobs) > self.limits.queue:
-                self.metrics.refused.labels(self.name).inc()
-                raise OverloadedError(f"{waiting} wait for {self.name}: try again later")
+            self.check_room(len(jobs))
             self._waiting += jobs
             self.metrics.waiting.labels(self.name).set(len(self._waiting))
             self._thread.changed.notify()
