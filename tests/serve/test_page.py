@@ -45,8 +45,8 @@ def test_only_what_the_model_can_do_is_shown(page: Any, server: Any) -> None:
     assert tabs["taste"] == ["task", "explain"]
 
 
-def test_t5_writes_token_by_token(page: Any, server: Any) -> None:
-    open_tab(page, "t5", "write", text="a meal", prefix="the ", tokens="12")
+def test_t5_writes_token_by_token(page: Any, server: Any, slowly: None) -> None:
+    open_tab(page, "t5", "write", text="a meal", prefix="the ", tokens="64")
     page.evaluate(
         """() => {
             window.seen = [];
@@ -58,7 +58,7 @@ def test_t5_writes_token_by_token(page: Any, server: Any) -> None:
     run(page)
     wanted = server.http.post(
         "/v1/completions",
-        json={"model": "t5", "prompt": "a meal", "max_tokens": 12, "decoder_prefix": "the "},
+        json={"model": "t5", "prompt": "a meal", "max_tokens": 64, "decoder_prefix": "the "},
     ).json()["choices"][0]["text"]
     assert page.text_content("#written") == wanted and wanted.startswith("the ")
     assert len(set(page.evaluate("seen"))) > 2  # not in one piece
