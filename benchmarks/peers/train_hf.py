@@ -20,7 +20,7 @@ def load(model: Path, precision: str, threads: int) -> Callable[..., Any]:
 
 
 def _maybe_compiled(model: Any, precision: str) -> Any:
-    return torch.compile(model) if precision.endswith("compiled") else model
+    return torch.compile(model) if "compiled" in precision.split() else model
 
 
 def _t5(directory: Path, precision: str) -> Callable[..., Any]:
@@ -52,7 +52,7 @@ def _electra(directory: Path, precision: str) -> Callable[..., Any]:
     def loss(batch: Batch) -> Tensor:
         logits, _, first = generator_loss(batch)
         with torch.no_grad():
-            noise = -torch.log(-torch.log(torch.rand(logits.shape)))
+            noise = -torch.log(-torch.log(torch.rand(logits.shape, device=logits.device)))
             sampled = (logits.float() + noise).argmax(-1)
             corrupted = batch["tokens"].flatten().index_copy(0, batch["drawn"], sampled)
         return first + 50.0 * discriminator_loss(batch, corrupted.view_as(batch["tokens"]))

@@ -30,14 +30,14 @@ def load(model: Path, precision: str, threads: int) -> Callable[..., Any]:
 
 
 def _change(model: nn.Module, precision: str) -> None:
-    if precision.endswith("compiled"):
+    if "compiled" in precision.split():
         _KEPT.enter_context(compiled_layers(model))
-    if precision.endswith("recomputed"):
+    if "recomputed" in precision.split():
         _KEPT.enter_context(recomputed_layers(model))
 
 
 def _layout(stream: Tensor) -> Layout:
-    return Layout.of([stream.shape[1]] * stream.shape[0])
+    return Layout.of([stream.shape[1]] * stream.shape[0], stream.device)
 
 
 def _t5(directory: Path, precision: str) -> Callable[..., Any]:

@@ -19,7 +19,7 @@ def make_runner(
     models: Sequence[nn.Module],
     loss_of: Callable[[Batch], Tensor],
     losses_of: Callable[[Batch], Iterable[Tensor]],
-    precision: str,
+    work: str,
 ) -> Callable[[dict[str, np.ndarray], bool], list[float]]:
     """A function from a batch to nothing, after one step; or, asked to check, to the losses and the memory of one.
 
@@ -27,11 +27,14 @@ def make_runner(
         models: what is trained; parameters that several hold count once.
         loss_of: what a step minimises.
         losses_of: losses without dropout and without sampling, to compare between engines.
-        precision: float32, or bfloat16: autocast over float32 weights.
+        work: "float32" or "bfloat16", which is autocast over float32 weights; with "cuda" on a GPU.
     """
+    device = device_of(work)
+    for model in models:
+        model.to(device)
     parameters = list({id(p): p for model in models for p in model.parameters()}.values())
     optimiser = torch.optim.AdamW(parameters, lr=1e-5, fused=True)
-    autocast = torch.autocast("cpu", torch.bfloat16, enabled=precision != "float32")
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled="float32" not in work.split())
 
     def step(batch: Batch) -> None:
         with autocast:
@@ -50,13 +53,15 @@ def make_runner(
             model.train()
         step(batch)  # makes the optimiser's state
         gradients = sum(parameter.nbytes for parameter in parameters)
-        return [*losses, _peak_of(lambda: step(batch)) - gradients]
+        return [*losses, _peak_of(lambda: step(batch), device) - gradients]
 
     def run(arrays: dict[str, np.ndarray], checking: bool) -> list[float]:
-        batch = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        batch = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
         if checking:
             return check(batch)
         step(batch)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
         return []
 
     for model in models:
@@ -64,9 +69,19 @@ def make_runner(
     return run
 
 
-def _peak_of(work: Callable[[], None]) -> float:
-    """The most resident memory while it works, beyond what was resident before, in bytes (Linux)."""
+def device_of(work: str) -> torch.device:
+    return torch.device("cuda" if "cuda" in work.split() else "cpu")
+
+
+def _peak_of(work: Callable[[], None], device: torch.device) -> float:
+    """Bytes of memory while it works, beyond those before: tensors' on a GPU, elsewhere what is resident (Linux)."""
     gc.collect()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        held = torch.cuda.memory_allocated()
+        work()
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated() - held
     ctypes.CDLL("libc.so.6").malloc_trim(0)
     before = _resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
