@@ -10,6 +10,8 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from unmask.training.layers import layers_of, replaced
+
 
 @contextmanager
 def recomputed_layers(model: nn.Module) -> Iterator[None]:
@@ -18,25 +20,8 @@ def recomputed_layers(model: nn.Module) -> Iterator[None]:
     Gradients are the same bits: the second pass has the same inputs, precision and draws, as torch's generator is put
     back for it. What is evaluated without gradients runs as ever.
     """
-    layers = [
-        layer
-        for stack in model.modules()
-        if isinstance(stack, nn.ModuleList)
-        for layer in stack
-        if _is_layer(layer)
-    ]
-    for layer in layers:
-        layer.forward = _recomputed(layer.forward)
-    try:
+    with replaced(layers_of(model), "forward", _recomputed):
         yield
-    finally:
-        for layer in layers:
-            del layer.forward
-
-
-def _is_layer(module: nn.Module) -> bool:
-    """Whether there is something to run again, as in `parallel`: no table of position biases."""
-    return any(isinstance(part, nn.Linear) for part in module.modules())
 
 
 def _recomputed(forward: Callable[..., Any]) -> Callable[..., Any]:

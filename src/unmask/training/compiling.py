@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from unmask.errors import UserError
+from unmask.training.layers import replaced
 
 
 def check_compiler(device: torch.device) -> None:
@@ -37,14 +38,9 @@ def compiled_layers(model: nn.Module) -> Iterator[None]:
     They see tensors alone, of any number of tokens: what is compiled once serves every batch and every layer of a
     shape. Dropout has the masks that it has otherwise.
     """
-    layers: list[Any] = [module for module in model.modules() if hasattr(module, "after_attention")]
-    for layer in layers:
-        layer.after_attention = _compiled(layer.after_attention)
-    try:
+    layers = [module for module in model.modules() if hasattr(module, "after_attention")]
+    with replaced(layers, "after_attention", _compiled):
         yield
-    finally:
-        for layer in layers:
-            del layer.after_attention
 
 
 def _compiled(method: Callable[..., Any]) -> Callable[..., Any]:

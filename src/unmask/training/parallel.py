@@ -17,6 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from unmask.errors import UserError
+from unmask.training.layers import layers_of
 from unmask.training.ranks import ALONE, Ranks
 from unmask.training.settings import OptimiserName, Parallel
 
@@ -149,11 +150,8 @@ def _shard(root: nn.Module, model: nn.Module) -> None:
     from torch.distributed.fsdp import FSDPModule, fully_shard
 
     mesh = _mesh(root)
-    for layers in model.modules():
-        if isinstance(layers, nn.ModuleList):
-            for layer in layers:
-                if any(isinstance(part, nn.Linear) for part in layer.modules()):
-                    fully_shard(layer, mesh=mesh)
+    for layer in layers_of(model):
+        fully_shard(layer, mesh=mesh)
     fully_shard(root, mesh=mesh)
     for module in root.modules():
         if isinstance(module, FSDPModule):
