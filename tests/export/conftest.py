@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from unmask.report.card import CARD
 from unmask.t5.byte_tokenizer import ByT5Tokenizer
 from unmask.t5.config import T5Config
 from unmask.t5.model import T5ForConditionalGeneration
@@ -39,6 +41,18 @@ def build(variant: str) -> T5ForConditionalGeneration:
                 parameter.mul_(3)
         (made.embedding if made.output is None else made.output).weight[1] *= 3
     return made
+
+
+@pytest.fixture
+def use_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
+    """use_of(export): runs what its card says how to use it, where the export lies."""
+
+    def run(export: Path) -> None:
+        monkeypatch.chdir(export.parent)
+        (code,) = re.findall(r"^```python\n(.*?)^```", (export / CARD).read_text(), re.S | re.M)
+        exec(code, {})
+
+    return run
 
 
 @pytest.fixture

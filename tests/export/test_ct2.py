@@ -104,7 +104,9 @@ def test_a_stored_int8_model_is_exported(saved: Saved, tmp_path: Path) -> None:
     assert theirs(tmp_path / "ct2", sources(), beam_size=1)[0] == ours(tmp_path / "wide", sources())[0]
 
 
-def test_sentencepiece_vocabulary_and_what_lies_beside(tmp_path: Path, documents: list[str]) -> None:
+def test_sentencepiece_vocabulary_and_what_lies_beside(
+    tmp_path: Path, documents: list[str], use_of: Callable[[Path], None]
+) -> None:
     tokenizer = T5Tokenizer.train(documents[:400], 400, sentinels=10)
     torch.manual_seed(0)
     shape = {"d_model": 16, "d_kv": 8, "d_ff": 16, "num_layers": 1, "num_heads": 2}
@@ -113,6 +115,7 @@ def test_sentencepiece_vocabulary_and_what_lies_beside(tmp_path: Path, documents
     model.save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
     export(tmp_path / "model", tmp_path / "ct2")
+    use_of(tmp_path / "ct2")
     tokens = read_vocabulary(tmp_path / "ct2")
     assert tokens[:410] == tokenizer.convert_ids_to_tokens(range(410))
     assert tokens[410:] == [f"<unused_{number}>" for number in range(410, 416)]

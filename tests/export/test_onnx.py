@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +27,7 @@ from unmask.errors import MissingExtraError, UserError
 from unmask.export import onnx as onnx_export
 from unmask.export.onnx import RECORD, export
 from unmask.export.onnx_check import TOLERANCE, OnnxT5, session
+from unmask.report.card import CARD
 from unmask.t5.config import T5Config
 from unmask.t5.heads import T5ForSequenceClassification
 from unmask.t5.model import T5ForConditionalGeneration
@@ -105,7 +107,9 @@ def test_electra_with_its_head(
     assert again.encode("the bridge") == wordpieces.encode("the bridge")
 
 
-def test_int8_is_smaller_and_its_change_is_said(saved: Saved, tmp_path: Path) -> None:
+def test_int8_is_smaller_and_its_change_is_said(
+    saved: Saved, tmp_path: Path, use_of: Callable[[Path], None]
+) -> None:
     directory = saved("v1.1")
     wide = tmp_path / "float32"
     export(directory, wide)
@@ -113,12 +117,32 @@ def test_int8_is_smaller_and_its_change_is_said(saved: Saved, tmp_path: Path) ->
     assert found.int8 is not None and 1e-4 < found.int8.change < 0.2
     for name in found.files:
         assert (tmp_path / "int8" / name).stat().st_size < 0.6 * (wide / name).stat().st_size
+    card = (tmp_path / "int8" / CARD).read_text()
+    assert "library_name: onnx" in card and f"| int8 | {found.int8.summary()} |" in card
+    use_of(tmp_path / "int8")
     record = json.loads((tmp_path / "int8" / RECORD).read_text())
     assert record["int8"]["change"] == found.int8.change and record["files"] == [
         "decoder.onnx",
         "encoder.onnx",
     ]
     assert "int8: logits" in found.summary()
+
+
+def test_what_one_file_cannot_hold_lies_beside_it(
+    saved: Saved, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnx_export, "FILE_LIMIT", 100_000)
+    directory = saved("v1.0")
+    for dtype in ("float32", "int8"):
+        found = export(directory, tmp_path / dtype, dtype=dtype)  # type: ignore[arg-type]
+        files = ["decoder.onnx", "decoder.onnx.data", "encoder.onnx", "encoder.onnx.data"]
+        assert found.files == files == sorted(path.name for path in (tmp_path / dtype).glob("*.onnx*"))
+        for name in files[::2]:
+            assert (tmp_path / dtype / name).stat().st_size < 100_000
+            assert (tmp_path / dtype / f"{name}.data").stat().st_size > 20_000
+    # In its place too, not where it was checked alone.
+    shutil.move(tmp_path / "float32", tmp_path / "moved")
+    OnnxT5(tmp_path / "moved", 2)
 
 
 def test_a_graph_that_computes_something_else_is_not_written(

@@ -20,6 +20,7 @@ from unmask.export.quantization import quantize
 from unmask.export.t5_measurement import Measured, Pairs, cost, losses, measure
 from unmask.nn.kept import Bfloat16Linear
 from unmask.nn.linear import pack
+from unmask.report.card import CARD
 from unmask.t5.byte_tokenizer import ByT5Tokenizer, load_tokenizer
 from unmask.t5.model import T5ForConditionalGeneration
 
@@ -115,11 +116,14 @@ def test_thresholds_and_names(difficult: Path, tmp_path: Path) -> None:
     ]
 
 
-def test_bfloat16_is_for_everyone(saved: Saved, tmp_path: Path) -> None:
+def test_bfloat16_is_for_everyone(saved: Saved, tmp_path: Path, use_of: Callable[[Path], None]) -> None:
     found = quantize(saved("v1.0"), tmp_path / "narrow", dtype="bfloat16", sample=Sample(SOURCES, TARGETS))
     assert [one.name for one in found.costs] == ["float32", "bfloat16"]
     assert abs(found.costs[1].loss.change) < 0.05
     assert found.bytes < 0.55 * found.float32_bytes
+    card = (tmp_path / "narrow" / CARD).read_text()
+    assert f"| outputs that are float32's | {found.costs[1].identical:.1%} |" in card
+    use_of(tmp_path / "narrow")
     model = transformers.T5ForConditionalGeneration.from_pretrained(tmp_path / "narrow")
     assert model.dtype == torch.bfloat16
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+from huggingface_hub import ModelCard as HubCard
 
 from unmask import hub
 from unmask.cli import _run
@@ -17,6 +18,7 @@ from unmask.electra.model import ElectraForPreTraining
 from unmask.electra.tokenizer import ElectraTokenizer
 from unmask.errors import UserError
 from unmask.export.transformers import export
+from unmask.report.card import CARD, ModelCard, write_card
 from unmask.t5.byte_tokenizer import ByT5Tokenizer
 from unmask.t5.model import T5ForConditionalGeneration
 
@@ -32,6 +34,49 @@ def electra(directory: Path, kind: type = ElectraForPreTraining, **settings: obj
     kind(config).save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     return directory
+
+
+def test_the_card_says_how_it_was_made_and_what_the_run_knew(
+    saved: Saved, tmp_path: Path, use_of: Callable[[Path], None]
+) -> None:
+    directory = saved("v1.0")
+    export(directory, tmp_path / "without")
+    text = (tmp_path / "without" / CARD).read_text()
+    assert "\n# " in text and str(tmp_path) not in text
+    use_of(tmp_path / "without")
+    run = ModelCard(
+        title="A writer",
+        summary="What it is.",
+        tags=["unmask", "t5"],
+        base_model="google/t5-small",
+        license="mit",
+        sections={"Scores": [("validation", "0.9")]},
+        use="# runs it\nunmask fill MODEL",
+    )
+    write_card(directory / CARD, run)
+    export(directory, tmp_path / "plain")
+    read = HubCard.load(tmp_path / "plain" / CARD)
+    assert read.data.to_dict() == {
+        "base_model": "google/t5-small",
+        "library_name": "transformers",
+        "license": "mit",
+        "tags": ["unmask", "t5", "transformers"],
+    }
+    headings = [line for line in read.text.splitlines() if line.startswith("#")]
+    name = f"{directory.parent.name}/model"
+    assert headings == [
+        f"# {name} as a directory of Transformers",
+        "## Export",
+        "## Use",
+        "## A writer",
+        "### Scores",
+        "### Use",
+        "# runs it",
+    ]
+    assert "| validation | 0.9 |" in read.text
+    (directory / CARD).write_text("---\n- no: [metadata\n---\n# Mine\n")
+    export(directory, tmp_path / "other")
+    assert "## Mine" in (tmp_path / "other" / CARD).read_text()
 
 
 @pytest.mark.parametrize("variant", ["v1.0", "v1.1", "mT5"])

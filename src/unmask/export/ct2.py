@@ -20,6 +20,7 @@ from torch import Tensor
 
 from unmask import hub
 from unmask.errors import MissingExtraError, UserError
+from unmask.export.card import write_export_card
 from unmask.export.place import check_place, new_directory
 from unmask.t5.byte_tokenizer import AnyT5Tokenizer, load_tokenizer
 from unmask.t5.config import FEED_FORWARDS, KINDS
@@ -32,6 +33,14 @@ WEIGHTS = "model.bin"
 VOCABULARY = "shared_vocabulary.json"
 #: Files that an export consists of, beside the tokenizer's own.
 FILES = (WEIGHTS, hub.CONFIG, VOCABULARY, hub.GENERATION_CONFIG)
+
+_USE = """\
+import ctranslate2
+from unmask.t5.byte_tokenizer import load_tokenizer
+
+translator, tokenizer = ctranslate2.Translator("{place}"), load_tokenizer("{place}")
+tokens = tokenizer.convert_ids_to_tokens(tokenizer.encode("a text"))
+print(translator.translate_batch([tokens], beam_size=1)[0].hypotheses[0])"""
 
 _ACTIVATIONS = {"relu": "RELU", "gelu": "GELU", "gelu_tanh": "GELUTanh", "silu": "SWISH"}
 
@@ -72,6 +81,15 @@ def export(
         spec.save(str(temporary))
         tokenizer.save_pretrained(temporary)
         hub.write_json(temporary / hub.GENERATION_CONFIG, loaded.generation_config)
+        write_export_card(
+            temporary,
+            model,
+            directory,
+            form="a model of CTranslate2",
+            library="ctranslate2",
+            facts=[("architecture", loaded.hub_architecture), ("weights", dtype)],
+            use=_USE.format(place=place.name),
+        )
 
 
 def read_vocabulary(directory: Path) -> list[str]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ import torch
 from unmask import hub
 from unmask.electra.tokenizer import ElectraTokenizer
 from unmask.errors import MissingExtraError, UserError
+from unmask.export.card import write_export_card
 from unmask.export.onnx_check import LONGEST, TEXTS, TOLERANCE, Check, check_electra, check_t5
 from unmask.export.onnx_graphs import ELECTRAS, Graph, electra_graph, t5_graphs
 from unmask.export.place import check_place, new_directory
@@ -30,6 +32,9 @@ from unmask.t5.writing import encode_with_end
 RECORD = "onnx.json"
 #: The oldest set of operators that has all that is traced, and that ONNX Runtime has known since 1.15 (2023).
 OPSET = 17
+
+#: Bytes of a file of ONNX, a protocol buffer, which holds 2 GiB at most; the weights of a larger one lie beside it.
+FILE_LIMIT = 2_000_000_000
 
 StoredType = Literal["float32", "int8"]
 
@@ -88,7 +93,8 @@ def export(
     place = Path(out).expanduser()
     check_place(place, overwrite=overwrite, signs=(RECORD,))
     _require()
-    subject = _subject(hub.find_model(model))
+    directory = hub.find_model(model)
+    subject = _subject(directory)
     with new_directory(place, overwrite=overwrite, signs=(RECORD,)) as temporary:
         say("tracing")
         wide = temporary / "float32"
@@ -112,7 +118,43 @@ def export(
         subject.save_rest(temporary)
         result = OnnxExport(str(model), subject.architecture, dtype, files, exact, narrow)
         hub.write_json(temporary / RECORD, asdict(result))
+        _write_card(temporary, place.name, result, directory, subject.graphs)
     return result
+
+
+def _write_card(
+    temporary: Path, name: str, found: OnnxExport, directory: Path, graphs: Sequence[Graph]
+) -> None:
+    uses = [
+        f'{graph.name} = onnxruntime.InferenceSession("{name}/{graph.name}.onnx")\n'
+        f"# {_listed([*graph.example])} → {_listed(graph.outputs)}"
+        for graph in graphs
+    ]
+    checks = {"float32": found.float32, "int8": found.int8}
+    write_export_card(
+        temporary,
+        found.model,
+        directory,
+        form="ONNX graphs",
+        library="onnx",
+        facts=[
+            ("architecture", found.architecture),
+            ("weights of matrix products", found.dtype),
+            ("operators", f"opset {OPSET}"),
+            ("files", ", ".join(found.files)),
+        ],
+        checks=[(name, check.summary()) for name, check in checks.items() if check is not None],
+        use="\n".join(["import onnxruntime", "", *uses]),
+        limits=[
+            f"{found.float32.texts} texts find a wrong graph; what a change costs on a task they do not say."
+        ],
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names of tensors, of caches the first alone."""
+    kept = [name for name in names if "." not in name or name.endswith(".0")]
+    return ", ".join(name.replace(".0", ".N") for name in kept)
 
 
 @dataclass(frozen=True)
@@ -182,19 +224,35 @@ def _refuse_others(check: Check, architecture: str) -> None:
 
 def _trace(graph: Graph, directory: Path) -> None:
     """The tracer that needs no more than torch and onnx; what it warns of, sizes in Python, are kept open by us."""
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            # The tracer gives the mode back that it finds here, to all parts of the model.
-            graph.module.eval(),
-            tuple(graph.example.values()),
-            directory / f"{graph.name}.onnx",
-            input_names=list(graph.example),
-            output_names=graph.outputs,
-            dynamic_axes=graph.axes,
-            opset_version=OPSET,
-            dynamo=False,
-        )
+    import onnx
+
+    name = f"{graph.name}.onnx"
+    with tempfile.TemporaryDirectory(dir=directory) as traced:
+        path = Path(traced) / name
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                # The tracer gives the mode back that it finds here, to all parts of the model.
+                graph.module.eval(),
+                tuple(graph.example.values()),
+                path,
+                input_names=list(graph.example),
+                output_names=graph.outputs,
+                dynamic_axes=graph.axes,
+                opset_version=OPSET,
+                dynamo=False,
+            )
+        if _size(Path(traced)) <= FILE_LIMIT:
+            path.rename(directory / name)
+            return
+        # The tracer gives each weight of a large graph a file of its own: one for all is enough.
+        whole = onnx.load(path)
+        onnx.save_model(whole, directory / name, save_as_external_data=True, location=f"{name}.data")
+
+
+def _size(directory: Path) -> int:
+    """Bytes of a directory's files."""
+    return sum(path.stat().st_size for path in directory.iterdir())
 
 
 def _quantize(path: Path, out: Path) -> None:
@@ -208,9 +266,7 @@ def _quantize(path: Path, out: Path) -> None:
             per_channel=True,
             reduce_range=True,
             op_types_to_quantize=["MatMul"],
-            # A file holds 2 GB at most: the weights of a longer one lie beside it.
-            use_external_data_format=sum(part.stat().st_size for part in path.parent.iterdir())
-            > 2_000_000_000,
+            use_external_data_format=_size(path.parent) > FILE_LIMIT,
             extra_options={"MatMulConstBOnly": True},
         )
 

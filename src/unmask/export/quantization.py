@@ -13,6 +13,7 @@ from typing import Literal
 from unmask import hub
 from unmask.electra.pair import GENERATOR
 from unmask.errors import UserError
+from unmask.export.card import write_export_card
 from unmask.export.cost import Cost, Difference, Sample, Subject
 from unmask.export.electra_measurement import MODELS, ElectraSubject
 from unmask.export.place import check_place, new_directory
@@ -108,7 +109,8 @@ def quantize(
     check_place(place, overwrite=overwrite, signs=SIGNS)
     _check_options(dtype, sample is not None, keep, keep_above)
     say("loading")
-    subject = _subject(hub.find_model(model), sample)
+    directory = hub.find_model(model)
+    subject = _subject(directory, sample)
     wide = subject.load("float32")
     before = sum(tensor.nbytes for tensor in wide.hub_state().values())
     if dtype == "bfloat16":
@@ -132,7 +134,35 @@ def quantize(
             found.differences,
         )
         hub.write_json(temporary / NUMBERS, asdict(result))
+        _write_card(temporary, place.name, result, directory, type(found.model).__name__)
     return result
+
+
+def _write_card(temporary: Path, name: str, found: Quantization, directory: Path, kind: str) -> None:
+    kept = sum(product.kept for product in found.products)
+    size = f"{found.bytes / 1e6:,.1f} MB, in float32 {found.float32_bytes / 1e6:,.1f} MB"
+    products = [("products that stay bfloat16", f"{kept} of {len(found.products)}")] if found.products else []
+    last = found.costs[-1] if found.costs else None
+    checks = (
+        [("rows", str(found.rows)), ("outputs that are float32's", f"{last.identical:.1%}")] if last else []
+    )
+    if last and last.loss is not None:
+        loss = last.loss
+        change = f"{loss.loss:.4f}, by {loss.change:+.4f} ({loss.low:+.4f} to {loss.high:+.4f}) off float32's"
+        checks.append((f"loss in nats a {found.unit}", change))
+    write_export_card(
+        temporary,
+        found.model,
+        directory,
+        form=f"{found.dtype} weights",
+        library="unmask",
+        facts=[("weights", found.dtype), ("size", size), *products],
+        checks=checks,
+        use=f'from unmask import {kind}\n\nmodel = {kind}.from_pretrained("{name}")',
+        limits=[]
+        if last
+        else ["What the lower precision costs was not measured (unmask quantize --on FILE)."],
+    )
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from unmask.electra.heads import (
 from unmask.electra.model import ElectraForMaskedLM, ElectraForPreTraining
 from unmask.electra.tokenizer import SEGMENTER, ElectraTokenizer
 from unmask.errors import UserError
+from unmask.export.card import write_export_card
 from unmask.export.place import check_place, new_directory
 from unmask.export.source import Source
 from unmask.nn.pretrained import PretrainedModel
@@ -62,6 +63,12 @@ _AUTO = {
     "ForMultipleChoice": "AutoModelForMultipleChoice",
 }
 
+_USE = """\
+from transformers import AutoTokenizer, {auto}
+
+model = {auto}.from_pretrained("{place}")
+tokenizer = AutoTokenizer.from_pretrained("{place}")"""
+
 
 @dataclass(frozen=True)
 class TransformersExport:
@@ -98,8 +105,17 @@ def export(
     with new_directory(place, overwrite=overwrite, signs=SIGNS) as temporary:
         loaded.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
-    name = loaded.hub_architecture
-    auto = next((auto for end, auto in _AUTO.items() if name.endswith(end)), "AutoModel")
+        name = loaded.hub_architecture
+        auto = next((auto for end, auto in _AUTO.items() if name.endswith(end)), "AutoModel")
+        write_export_card(
+            temporary,
+            model,
+            source.directory,
+            form="a directory of Transformers",
+            library="transformers",
+            facts=[("architecture", name), ("weights", "float32")],
+            use=_USE.format(auto=auto, place=place.name),
+        )
     return TransformersExport(name, auto)
 
 

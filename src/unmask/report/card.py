@@ -28,17 +28,35 @@ class ModelCard:
         tags: words that the Hub finds it by.
         base_model: the Hub's name of the model that it was made from.
         sections: tables of facts (name, value), by heading; empty ones are not shown.
-        use: a command that runs it.
+        library: that runs it, as the Hub calls it.
+        license: as the Hub calls it.
+        use: what runs it, in use_language.
         limits: what a user should know before relying on it, a sentence each.
+        origin: Markdown on what it was made from, which stands below.
     """
 
     title: str
     summary: str
     tags: Sequence[str]
     base_model: str | None = None
+    library: str = "unmask"
+    license: str | None = None
     sections: Mapping[str, Facts]
     use: str = ""
+    use_language: str = "bash"
     limits: Sequence[str] = ()
+    origin: str = ""
+
+
+def is_elsewhere(model: str) -> bool:
+    """Whether a model is the Hub's, not a directory here."""
+    return not Path(model).expanduser().exists()
+
+
+def called(model: str) -> str:
+    """What a card calls the model of a directory or Hub name: a path says nothing to others, and the run's directory
+    is often called "model"."""
+    return model if is_elsewhere(model) else "/".join(Path(model).expanduser().absolute().parts[-2:])
 
 
 def settings_as_facts(settings: Mapping[str, object], without: Collection[str]) -> Facts:
@@ -64,7 +82,9 @@ def render_card(card: ModelCard) -> str:
     from huggingface_hub import ModelCardData
     from jinja2 import Environment, StrictUndefined
 
-    data = ModelCardData(library_name="unmask", tags=list(card.tags), base_model=card.base_model)
+    data = ModelCardData(
+        library_name=card.library, tags=list(card.tags), base_model=card.base_model, license=card.license
+    )
     environment = Environment(
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
     )
@@ -75,7 +95,9 @@ def render_card(card: ModelCard) -> str:
         summary=card.summary,
         sections=list(card.sections.items()),
         use=card.use,
+        use_language=card.use_language,
         limits=card.limits,
+        origin=card.origin,
     )
     return f"---\n{data.to_yaml()}\n---\n\n{text.strip()}\n"
 

@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from unmask.report.card import Facts, ModelCard, settings_as_facts
+from unmask.report.card import Facts, ModelCard, called, is_elsewhere, settings_as_facts
 from unmask.tasks.settings import FinetuneSettings
 from unmask.tasks.task import Task
 
@@ -48,9 +48,7 @@ def card_of_lesson(
         settings: with the defaults filled in.
     """
     name = _NAMES[family]
-    is_local = Path(base).expanduser().exists()
-    # A path says nothing to others, and the run's directory is often called "model".
-    start = "/".join(Path(base).absolute().parts[-2:]) if is_local else base
+    start = called(base)
     begun = f"of the shape of `{start}`, its weights drawn afresh," if fresh_weights else f"from `{start}`,"
     summary = (
         f"{'A' if family == 't5' else 'An'} {name} {begun} after {lesson.label} with unmask "
@@ -60,7 +58,7 @@ def card_of_lesson(
         title=lesson.label[:1].upper() + lesson.label[1:],
         summary=summary,
         tags=["unmask", family],
-        base_model=None if is_local or fresh_weights else base,
+        base_model=base if is_elsewhere(base) and not fresh_weights else None,
         sections={
             "Data": lesson.about,
             "Scores": _scores(outcome),
