@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import sys
 import time
@@ -90,7 +91,7 @@ def main() -> None:
         **rates,
     )
     clock = time.process_time if job["clock"] == "processor" else time.perf_counter
-    points = Points(out, max(1, job["steps"] // job["points"]), Path(job["initial"]), clock)
+    points = Points(out, math.ceil(job["steps"] / job["points"]), Path(job["initial"]), clock)
     examples = json.loads(Path(job["examples"]).read_text())
     Trainer(model, arguments, data_collator=collator, train_dataset=examples, callbacks=[points]).train()
     found = {"seconds": points.seconds, "directories": points.directories}

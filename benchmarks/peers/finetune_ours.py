@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -69,7 +70,7 @@ def main() -> None:
         epochs=job["epochs"],
         batch_size=job["batch_size"],
         seed=job["seed"],
-        evaluate_every=max(1, job["steps"] // job["points"]),
+        evaluate_every=math.ceil(job["steps"] / job["points"]),
         patience=0,
         checkpoint_every=0,
         **other_settings(job["system"]),
