@@ -99,6 +99,31 @@ def test_a_label_that_training_lacks_is_said_before_and_after(
     assert "test: no other split has the label 'wonderful': it cannot be learnt" in capsys.readouterr().out
 
 
+def test_a_model_that_has_not_learnt_the_task_is_refused(
+    tmp_path: Path, models: dict[str, Path], refused: Callable[..., str]
+) -> None:
+    task, model = finished(tmp_path, models)
+    untrained = models["electra"]
+    for command in (
+        ("evaluate", task, untrained),
+        ("evaluate", task, model, "--against", untrained),
+        ("predict", task, untrained, tmp_path / "reviews.csv"),
+    ):
+        line = refused(*command)
+        assert (
+            "has no head for classification (it is ElectraForPreTraining): fine-tune it on task 'reviews'"
+            in line
+        )
+    config = model / "config.json"
+    config.write_text(config.read_text().replace('"good"', '"LABEL_1"').replace('"bad"', '"LABEL_0"'))
+    assert "answers with 'LABEL_0', 'LABEL_1', and task 'reviews' has 'bad', 'good'" in refused(
+        "evaluate", task, model
+    )
+    assert "reviews.csv is a table: make a task of it first (unmask task new" in refused(
+        "finetune", tmp_path / "reviews.csv", untrained, "--out", tmp_path / "other"
+    )
+
+
 def test_rows_are_predicted_in_order_and_continued(
     tmp_path: Path, models: dict[str, Path], refused: Callable[..., str], capsys: pytest.CaptureFixture[str]
 ) -> None:

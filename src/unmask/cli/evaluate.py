@@ -46,11 +46,15 @@ def evaluate(
     chosen = find_task(task, data)
     held_out = HeldOut.read(chosen, split or chosen.held_out)
     device = machine.prepare()
-    found = load_for_prediction(chosen, model, device=device).predict(held_out.rows)
+    learner = load_for_prediction(chosen, model, device=device)
+    held_out.check_labels_of(learner, model)
+    found = learner.predict(held_out.rows)
     evaluations = held_out.baselines() | {THIS: held_out.score([one.text for one in found])}
     differences = {}
     if against is not None:
-        evaluations[OTHER] = held_out.model(load_for_prediction(chosen, against, device=device))
+        other = load_for_prediction(chosen, against, device=device)
+        held_out.check_labels_of(other, against)
+        evaluations[OTHER] = held_out.model(other)
         differences = held_out.differences(evaluations[THIS], evaluations[OTHER])
     outcome = Report(held_out, model, against, evaluations, found, differences)
     for table in outcome.tables():

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from unmask.errors import UserError
 from unmask.tasks.baselines import nearest_neighbour
-from unmask.tasks.kinds.kind import Row
+from unmask.tasks.kinds.kind import Row, listed
 from unmask.tasks.metrics import (
     Difference,
     Evaluation,
@@ -68,6 +69,25 @@ class HeldOut:
     def statistics(self, predictions: Sequence[str]) -> RowStatistics:
         """What each row adds to the task's first metric."""
         return row_statistics(self.task.metrics[0], predictions, self.judged)
+
+    def check_labels_of(self, learner: TaskModel, name: str) -> None:
+        """Args:
+            name: what the model is called.
+
+        Raises:
+            UserError: the model has learnt other labels than the task's, and would never be right.
+        """
+        head, answers = self.task.its_kind.head, getattr(learner, "labels", ())
+        if head not in ("label", "tokens") or not answers:
+            return
+        targets = (row.target for row in (*self.training, *self.rows))
+        wanted = {label for target in targets for label in (target.split() if head == "tokens" else [target])}
+        if not wanted & set(answers):
+            raise UserError(
+                f"{name} answers with {listed(answers, 3)}, and task {self.task.name!r} has "
+                f"{listed(sorted(wanted), 3)}: it has learnt another task, or its labels need other names "
+                "(id2label in its config.json, `labels` in the task)"
+            )
 
     def model(self, learner: TaskModel) -> Evaluation:
         """What a model scores."""

@@ -138,6 +138,8 @@ def find_task(name_or_path: str, data: Path | None = None) -> Task:
         UserError: no such task, or files that are not there.
     """
     path = Path(name_or_path)
+    if path.is_file() and path.suffix.lower() in (*SUFFIXES, ".gz"):
+        raise UserError(f"{path} is a table: make a task of it first (unmask task new {path})")
     if path.suffix == ".toml" or path.is_file():
         if data is not None:
             raise UserError(f"{path} names its files itself: leave --data out")

@@ -12,9 +12,11 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 
+from unmask import hub
 from unmask.electra.model import ElectraBackbone
 from unmask.electra.pair import DISCRIMINATOR
 from unmask.electra.tokenizer import ElectraTokenizer
+from unmask.errors import UserError
 from unmask.tasks.answering import TRAINED
 from unmask.tasks.kinds.kind import Prediction, Row
 from unmask.tasks.task import Task
@@ -78,11 +80,15 @@ class ElectraTaskModel(ABC):
     ) -> Self:
         """Args:
         rows: training rows, which decide a new head's outputs; None: the head that is there.
+
+        Raises:
+            UserError: there is none.
         """
         tokenizer = ElectraTokenizer.from_pretrained(directory)
         if (directory / DISCRIMINATOR).is_dir():
             directory = directory / DISCRIMINATOR
         if rows is None:
+            cls._check_head(task, directory)
             model = cls.model_class.from_pretrained(directory, device=device)
         else:
             model = cls.model_class.from_pretrained(
@@ -96,6 +102,18 @@ class ElectraTaskModel(ABC):
     def settings(cls, task: Task, rows: Sequence[Row]) -> dict[str, Any]:
         """Fields of the config of a model that will learn the task."""
         return {"labels": task.its_kind.labels(task, rows)}
+
+    @classmethod
+    def _check_head(cls, task: Task, directory: Path) -> None:
+        # Without this its outputs would be those of a head that was drawn just now.
+        if hub.is_adapter(directory):
+            return
+        named = hub.read_json(directory / hub.CONFIG).get("architectures") or ()
+        if cls.model_class.architecture not in named:
+            raise UserError(
+                f"{directory} has no head for {task.kind} (it is {' and '.join(named) or 'of no kind that it names'}): "
+                f"fine-tune it on task {task.name!r} first (unmask finetune)"
+            )
 
     @property
     def limit(self) -> int:
