@@ -73,15 +73,23 @@ def prepare_mixture(
 
 
 def prepare_data(
-    recipe: PretrainRecipe, data: list[str], out: Path, tokenizer: str | None
+    recipe: PretrainRecipe, data: list[str] | None, out: Path, tokenizer: str | None
 ) -> tuple[Shards, Vocabulary]:
     """The shards and the tokenizer of a run: given, found in the run's directory, or made there.
 
+    Args:
+        data: None: what was made in the run's directory before, wherever that has been since.
+
     Raises:
-        UserError: unreadable or empty data, shards that the tokenizer did not make, or a directory in which
-            they were made from other data or with other settings.
+        UserError: nothing was made there; unreadable or empty data, shards that the tokenizer did not make, or a
+            directory in which they were made from other data or with other settings.
     """
     recipe.check_single()
+    if data is None:
+        if not (is_shards(out / DATA) and (out / TOKENIZER).is_dir()):
+            raise UserError(f"{out} has no {DATA} and {TOKENIZER} of its own: name what it reads with --data")
+        vocabulary = _loaded(recipe, tokenizer or out / TOKENIZER)
+        return Shards.open(out / DATA, vocabulary), vocabulary
     if len(data) == 1 and is_shards(data[0]):
         beside = Path(data[0]) / TOKENIZER
         if tokenizer is None and not beside.is_dir():
@@ -125,14 +133,13 @@ def _sentinels(recipe: PretrainRecipe) -> int | None:
 
 
 def _vocabulary(recipe: PretrainRecipe, data: list[str], out: Path, tokenizer: str | None) -> Vocabulary:
-    if tokenizer is not None:
-        return _loaded(recipe, tokenizer)
+    """The one that is named, or is there, or is made; a run has a copy of its own."""
     kept = out / TOKENIZER
     if not kept.is_dir():
-        made = _made(recipe, data)
+        made = _made(recipe, data) if tokenizer is None else _loaded(recipe, tokenizer)
         with atomic_directory(kept) as temporary:
             made.save_pretrained(temporary)
-    return _loaded(recipe, kept)
+    return _loaded(recipe, tokenizer or kept)
 
 
 def _made(recipe: PretrainRecipe, data: list[str]) -> Vocabulary:

@@ -9,6 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, Self, cast, get_args
 
+from unmask import hub
 from unmask.data.mixtures import rates_by_size
 from unmask.data.packing import check_size
 from unmask.errors import UserError
@@ -18,6 +19,8 @@ from unmask.training.schedules import ScheduleName, check_schedule
 from unmask.training.settings import LoopSettings, OptimiserName, Precision
 
 Family = Literal["t5", "electra"]
+#: Where a run keeps its settings, the recipe among them.
+RUN = "run.json"
 
 #: Settings that mean something for one family alone.
 FAMILY_FIELDS: dict[str, tuple[str, ...]] = {
@@ -396,7 +399,7 @@ class PretrainRecipe:
 
     @classmethod
     def load(cls, name_or_path: str, overrides: dict[str, Any] | None = None) -> Self:
-        """A shipped recipe by name or a TOML file by path, with some settings replaced.
+        """A shipped recipe by name, a TOML file by path or a run's by its directory, with some settings replaced.
 
         Replacing the objective also leaves out those of the file's settings that mean nothing to the new one; one size
         of a batch takes the place of the other.
@@ -422,11 +425,16 @@ def shipped_recipes() -> dict[str, Path]:
 def read_recipe(name_or_path: str) -> tuple[dict[str, Any], str]:
     """The table of a recipe and the name to call it by in errors."""
     path = Path(name_or_path)
+    if (path / RUN).is_file():
+        table = hub.read_json(path / RUN).get("recipe")
+        if not isinstance(table, dict):
+            raise UserError(f"{path / RUN} has no recipe: it is of no pre-training")
+        return {name: value for name, value in table.items() if value is not None}, str(path / RUN)
     if path.suffix == ".toml" or path.is_file():
         return read_toml(path), str(path)
     shipped = shipped_recipes()
     if name_or_path not in shipped:
         raise UserError(
-            f"no recipe {name_or_path!r}: neither a TOML file nor shipped{nearest(name_or_path, shipped)}"
+            f"no recipe {name_or_path!r}: neither a TOML file nor a run nor shipped{nearest(name_or_path, shipped)}"
         )
     return read_toml(shipped[name_or_path]), f"recipe {name_or_path}"

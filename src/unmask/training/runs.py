@@ -13,8 +13,8 @@ from unmask import hub
 from unmask.errors import UserError
 from unmask.locks import occupied
 from unmask.training.ranks import ALONE, Ranks
+from unmask.training.recipe import RUN
 
-RUN = "run.json"
 #: Where a run writes its finished model.
 MODEL = "model"
 

@@ -25,8 +25,7 @@ from unmask.t5.model import T5ForConditionalGeneration
 from unmask.t5.tokenizer import T5Tokenizer
 from unmask.text.surgery import Sources
 from unmask.text.tokenizer import Tokenizer
-from unmask.training.recipe import PretrainRecipe
-from unmask.training.runs import RUN
+from unmask.training.recipe import RUN, PretrainRecipe
 
 logger = logging.getLogger("unmask")
 
