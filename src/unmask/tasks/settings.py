@@ -20,9 +20,9 @@ SMALL = 6000
 #: (ELECTRA paper, table 7: small, base, large).
 _ELECTRA = ((256, 3e-4, 0.8), (768, 1e-4, 0.8), (1 << 30, 5e-5, 0.9))
 #: T5's widths up to which a size reaches, with its rate relative to each tensor's size. The published one (T5 paper,
-#: 3.1.3) is for 512 and more; at 128, 3e-2 is the best of five on three kinds of task (docs/results.md); those between
-#: are near a straight line in logarithms.
-_T5 = ((128, 3e-2), (256, 5e-3), (384, 2e-3))
+#: 3.1.3) is for 512 and more; at 128, 3e-2 is the best of five on three kinds of task, at 384, 1e-2 the best of three
+#: on one (docs/results.md).
+_T5 = ((128, 3e-2), (384, 1e-2))
 #: Where a width is beyond these, where the rate is not relative, and for LoRA.
 _RATE = 1e-3
 #: Optimisers whose steps are relative to each tensor's size.
