@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny import electra_config
 
 from unmask import (
     ElectraForConditionalGeneration,
@@ -18,7 +19,6 @@ from unmask import (
     ElectraForSequenceClassification,
     ElectraTokenizer,
 )
-from unmask.electra.config import ElectraConfig
 from unmask.electra.pair import ElectraPair
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -35,14 +35,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with the models that the pages name."""
     torch.manual_seed(0)
     tokenizer = ElectraTokenizer.train(TEXTS, 120)
-    config = ElectraConfig(
-        vocab_size=tokenizer.vocab_size,
-        embedding_size=16,
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=32,
-    )
+    config = electra_config(tokenizer.vocab_size)
     judge = ElectraForPreTraining(config)
     filler = ElectraForMaskedLM(config)
     models = {

@@ -6,19 +6,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny import save_electra
 
 from unmask.cli import _run
-from unmask.electra.config import ElectraConfig
 from unmask.electra.heads import ElectraForSequenceClassification, ElectraForTokenClassification
 from unmask.electra.model import ElectraForMaskedLM, ElectraForPreTraining
-from unmask.electra.tokenizer import ElectraTokenizer
 from unmask.t5.byte_tokenizer import ByT5Tokenizer
 from unmask.t5.config import T5Config
 from unmask.t5.model import T5ForConditionalGeneration
 
 pytest.importorskip("captum", reason="needs the extra explain")
 
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cook", "ate", "a", "meal", "."]
+WORDS = ["the", "cook", "ate", "a", "meal", "."]
 
 
 @pytest.fixture
@@ -31,22 +30,7 @@ def t5(tmp_path: Path) -> Path:
 
 
 def electra(place: Path, kind: type) -> Path:
-    torch.manual_seed(0)
-    config = ElectraConfig(
-        vocab_size=len(WORDS),
-        embedding_size=8,
-        hidden_size=8,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=8,
-        max_position_embeddings=16,
-        labels=("bad", "good"),
-    )
-    kind(config).save_pretrained(place)
-    (place / "words").write_text("\n".join(WORDS), encoding="utf-8")
-    (place / "words").rename(place / "vocab.txt")
-    ElectraTokenizer.from_pretrained(place).save_pretrained(place)
-    return place
+    return save_electra(place, kind, WORDS, max_position_embeddings=16, labels=("bad", "good"))
 
 
 def page(model: Path, out: Path, text: str, *options: str) -> str:

@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,37 +15,23 @@ import torch
 
 from unmask.cli import _run
 from unmask.electra.config import ElectraConfig
-from unmask.electra.heads import (
-    ElectraForMultipleChoice,
-    ElectraForQuestionAnswering,
-    ElectraForSequenceClassification,
-    ElectraForTokenClassification,
-    ElectraModel,
-)
-from unmask.electra.model import ElectraBackbone, ElectraForMaskedLM, ElectraForPreTraining
+from unmask.electra.heads import ELECTRAS
+from unmask.electra.model import ElectraBackbone, ElectraForPreTraining
 from unmask.electra.tokenizer import ElectraTokenizer
 from unmask.errors import MissingExtraError, UserError
 from unmask.export import onnx as onnx_export
 from unmask.export.onnx import RECORD, export
 from unmask.export.onnx_check import TOLERANCE, OnnxT5, session
 from unmask.report.card import CARD
+from unmask.t5.byte_tokenizer import ByT5Tokenizer
 from unmask.t5.config import T5Config
-from unmask.t5.heads import T5ForSequenceClassification
-from unmask.t5.model import T5ForConditionalGeneration
+from unmask.t5.heads import T5ForQuestionAnswering, T5ForSequenceClassification, T5ForTokenClassification
+from unmask.t5.model import T5Backbone, T5EncoderModel, T5ForConditionalGeneration
 
 pytest.importorskip("onnx", reason="needs the extra export")
 pytest.importorskip("onnxruntime", reason="needs the extra export")
 
 Saved = Callable[[str], Path]
-HEADS = (
-    ElectraModel,
-    ElectraForPreTraining,
-    ElectraForMaskedLM,
-    ElectraForSequenceClassification,
-    ElectraForTokenClassification,
-    ElectraForQuestionAnswering,
-    ElectraForMultipleChoice,
-)
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +72,7 @@ def test_t5_after_pasts_of_any_length(variant: str, saved: Saved, tmp_path: Path
     np.testing.assert_allclose(np.concatenate(parts, 1), exact, atol=TOLERANCE * np.abs(exact).max())
 
 
-@pytest.mark.parametrize("kind", HEADS)
+@pytest.mark.parametrize("kind", ELECTRAS.values())
 def test_electra_with_its_head(
     kind: type[ElectraBackbone], wordpieces: ElectraTokenizer, tmp_path: Path
 ) -> None:
@@ -105,6 +92,43 @@ def test_electra_with_its_head(
         np.testing.assert_allclose(made, exact, atol=1e-5)
     again = ElectraTokenizer.from_pretrained(tmp_path / "onnx")
     assert again.encode("the bridge") == wordpieces.encode("the bridge")
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        (T5EncoderModel, {}),
+        (T5ForSequenceClassification, {"labels": ("a", "b", "c")}),
+        # A table a layer, and a name of its own on disk.
+        (T5ForTokenClassification, {"labels": ("a", "b", "c"), "model_type": "umt5"}),
+        (T5ForQuestionAnswering, {"feed_forward_proj": "gated-gelu"}),
+    ],
+)
+def test_t5_with_a_head(kind: type[T5Backbone], settings: dict[str, Any], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = T5Config(vocab_size=300, d_model=16, d_ff=24, d_kv=8, num_layers=2, num_heads=2, **settings)
+    model = kind(config).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    model.save_pretrained(tmp_path / "model")
+    ByT5Tokenizer(extra_ids=20).save_pretrained(tmp_path / "model")
+    found = export(tmp_path / "model", tmp_path / "onnx")
+    assert found.float32.largest < TOLERANCE and found.float32.same in (None, 1.0)
+    assert found.files == ["model.onnx"]
+    # Sizes that no example had; distances beyond the table's reach; a text with two ends.
+    ids, mask = torch.randint(3, 250, (3, 150)), torch.ones(3, 150, dtype=torch.int64)
+    ids[0, 40], ids[:, -1] = 1, 1
+    ids[1, 60], mask[1, 61:] = 1, 0
+    ids[1, 61:] = 0
+    with torch.no_grad():
+        exact = model(ids, mask)
+    graph = session(tmp_path / "onnx" / "model.onnx")
+    for output in graph.get_outputs():
+        (made,) = graph.run([output.name], {"input_ids": ids.numpy(), "attention_mask": mask.numpy()})
+        wanted = getattr(exact, output.name).numpy()
+        seen = mask.numpy() != 0
+        pair = (made[seen], wanted[seen]) if wanted.shape[:2] == seen.shape else (made, wanted)
+        np.testing.assert_allclose(*pair, atol=TOLERANCE * np.abs(pair[1]).max())
 
 
 def test_int8_is_smaller_and_its_change_is_said(
@@ -171,11 +195,11 @@ def test_refusals(
     (taken / "letter.txt").write_text("mine")
     with pytest.raises(UserError, match="something else than an earlier export"):
         export(directory, taken, overwrite=True)
-    T5ForSequenceClassification(
-        T5Config(vocab_size=300, d_model=16, d_ff=16, d_kv=8, num_layers=1, num_heads=2)
-    ).save_pretrained(tmp_path / "head")
-    with pytest.raises(UserError, match=r"\(T5ForSequenceClassification\): ONNX is written of"):
-        export(tmp_path / "head", tmp_path / "onnx")
+    config = json.loads((directory / "config.json").read_text())
+    (tmp_path / "bart").mkdir()
+    (tmp_path / "bart" / "config.json").write_text(json.dumps(config | {"model_type": "bart"}))
+    with pytest.raises(UserError, match=r"\(T5ForConditionalGeneration\): ONNX is written of T5 and of Ele"):
+        export(tmp_path / "bart", tmp_path / "onnx")
     assert _run(["export", "onnx", str(directory), "--out", str(tmp_path / "onnx")]) == 0
     assert "float32: logits of 4 texts" in capsys.readouterr().out
     assert _run(["export", "onnx", str(directory), "--out", str(tmp_path / "onnx")]) == 2

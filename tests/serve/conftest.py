@@ -15,11 +15,10 @@ from typing import Any
 import httpx
 import pytest
 import torch
+from tiny import save_electra
 
-from unmask.electra.config import ElectraConfig
 from unmask.electra.heads import ElectraForSequenceClassification
 from unmask.electra.model import ElectraForMaskedLM, ElectraForPreTraining
-from unmask.electra.tokenizer import ElectraTokenizer
 from unmask.generation.continuous import ContinuousBatch
 from unmask.t5.byte_tokenizer import ByT5Tokenizer
 from unmask.t5.config import T5Config
@@ -33,7 +32,8 @@ from unmask.serve.limits import Limits  # noqa: E402
 from unmask.serve.models import load  # noqa: E402
 from unmask.serve.worker import Worker  # noqa: E402
 
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cook", "ate", "a", "meal", ".", "good", "bad"]
+WORDS = ["the", "cook", "ate", "a", "meal", ".", "good", "bad"]
+LENGTH = {"max_position_embeddings": 32}
 TASKS = {
     "taste": 'name = "taste"\nkind = "classification"\nsource = "text"\ntarget = "label"\n',
     "same": 'name = "same"\nkind = "pair-classification"\nsource = ["first", "second"]\ntarget = "label"\n',
@@ -84,32 +84,14 @@ def save_t5(place: Path) -> Path:
     return place
 
 
-def save_electra(place: Path, kind: type, **changes: Any) -> Path:
-    torch.manual_seed(0)
-    config = ElectraConfig(
-        vocab_size=len(WORDS),
-        embedding_size=8,
-        hidden_size=8,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=8,
-        max_position_embeddings=32,
-        **changes,
-    )
-    kind(config).save_pretrained(place)
-    (place / "vocab.txt").write_text("\n".join(WORDS), encoding="utf-8")
-    ElectraTokenizer.from_pretrained(place).save_pretrained(place)
-    return place
-
-
 @pytest.fixture(scope="session")
 def directories(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Name → model directory: a T5, an ELECTRA pair, a classifier of texts and one of two texts."""
     home = tmp_path_factory.mktemp("served")
-    save_electra(home / "pair" / "generator", ElectraForMaskedLM)
-    save_electra(home / "pair" / "discriminator", ElectraForPreTraining)
-    save_electra(home / "taste", ElectraForSequenceClassification, labels=("bad", "good"))
-    save_electra(home / "same", ElectraForSequenceClassification, labels=("no", "yes"))
+    save_electra(home / "pair" / "generator", ElectraForMaskedLM, WORDS, **LENGTH)
+    save_electra(home / "pair" / "discriminator", ElectraForPreTraining, WORDS, **LENGTH)
+    for name, labels in (("taste", ("bad", "good")), ("same", ("no", "yes"))):
+        save_electra(home / name, ElectraForSequenceClassification, WORDS, labels=labels, **LENGTH)
     for name, task in TASKS.items():
         (home / f"{name}.toml").write_text(task, encoding="utf-8")
     save_t5(home / "t5")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny import electra_config
 
-from unmask.electra.config import ElectraConfig
 from unmask.electra.pair import ElectraPair
 from unmask.electra.tokenizer import ElectraTokenizer
 from unmask.t5.config import T5Config
@@ -28,17 +28,9 @@ LETTERS = " ".join(
 def save_electra(directory: Path, texts: list[str], *, positions: int = 128) -> Path:
     """A pair with shared embeddings."""
     tokenizer = ElectraTokenizer.train([*texts, LETTERS] * 3, 260)
-    config = ElectraConfig(
-        vocab_size=tokenizer.vocab_size,
-        embedding_size=32,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=positions,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-        summary_last_dropout=0.0,
+    none = dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob", "summary_last_dropout"), 0.0)
+    config = electra_config(
+        tokenizer.vocab_size, width=32, layers=2, max_position_embeddings=positions, **none
     )
     torch.manual_seed(0)
     ElectraPair.fresh(config, config).save_pretrained(directory)

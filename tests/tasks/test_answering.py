@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny import electra_config
 
-from unmask.electra.config import ElectraConfig
 from unmask.electra.model import ElectraForMaskedLM, ElectraForPreTraining
 from unmask.electra.pair import ElectraPair
 from unmask.electra.tokenizer import ElectraTokenizer
@@ -34,17 +34,8 @@ PAIRS = [(f"{word} {name}", " ".join([word] * count)) for word in WORDS for name
 @pytest.fixture
 def pair(tmp_path: Path) -> Path:
     tokenizer = ElectraTokenizer.train([" ".join(part) for part in PAIRS] * 10, 124)
-    config = ElectraConfig(
-        vocab_size=tokenizer.vocab_size,
-        embedding_size=32,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=24,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-    )
+    none = dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob"), 0.0)
+    config = electra_config(tokenizer.vocab_size, width=32, layers=2, max_position_embeddings=24, **none)
     torch.manual_seed(0)
     ElectraPair.fresh(config, config).save_pretrained(tmp_path / "pair")
     tokenizer.save_pretrained(tmp_path / "pair")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from tiny import electra_config
 
 from unmask.data.shards import Shards
-from unmask.electra.config import ElectraConfig, generator_config
+from unmask.electra.config import generator_config
 from unmask.electra.pair import ElectraPair
 from unmask.electra.tokenizer import ElectraTokenizer
 from unmask.t5.config import T5Config
@@ -57,15 +58,7 @@ def test_t5_writes_what_generate_writes(texts: list[str]) -> None:
 
 
 def test_electra_marks_what_was_replaced(shards: Shards, tokenizer: ElectraTokenizer) -> None:
-    config = ElectraConfig(
-        vocab_size=tokenizer.vocab_size,
-        embedding_size=16,
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=32,
-        max_position_embeddings=64,
-    )
+    config = electra_config(tokenizer.vocab_size, max_position_embeddings=64)
     torch.manual_seed(0)
     pair = ElectraPair.fresh(generator_config(config, 0.5), config).eval()
     recipe = PretrainRecipe(

@@ -18,7 +18,13 @@ from torch import Tensor, nn
 from unmask.electra import checkpoint
 from unmask.electra.batch import Rows
 from unmask.electra.config import ElectraConfig
-from unmask.electra.model import ElectraBackbone, ElectraOutput, cross_entropy
+from unmask.electra.model import (
+    ElectraBackbone,
+    ElectraForMaskedLM,
+    ElectraForPreTraining,
+    ElectraOutput,
+    cross_entropy,
+)
 from unmask.errors import UserError
 from unmask.nn.dropout import Dropout
 from unmask.nn.ids import check_labels
@@ -365,3 +371,18 @@ class ElectraForMultipleChoice(ElectraBackbone):
 
 def _side_by_side(choices: Choices) -> Rows:
     return choices.flatten(0, 1) if isinstance(choices, Tensor) else list(chain.from_iterable(choices))
+
+
+#: Every ELECTRA, with its head or without one, by the Hub's name.
+ELECTRAS: dict[str, type[ElectraBackbone]] = {
+    model.architecture: model
+    for model in (
+        ElectraModel,
+        ElectraForPreTraining,
+        ElectraForMaskedLM,
+        ElectraForSequenceClassification,
+        ElectraForTokenClassification,
+        ElectraForQuestionAnswering,
+        ElectraForMultipleChoice,
+    )
+}

@@ -16,16 +16,17 @@ from typing import Literal
 import torch
 
 from unmask import hub
+from unmask.electra.heads import ELECTRAS
 from unmask.electra.tokenizer import ElectraTokenizer
 from unmask.errors import MissingExtraError, UserError
 from unmask.export.card import write_export_card
-from unmask.export.onnx_check import LONGEST, TEXTS, TOLERANCE, Check, check_electra, check_t5
-from unmask.export.onnx_graphs import ELECTRAS, Graph, electra_graph, t5_graphs
+from unmask.export.onnx_check import LONGEST, TEXTS, TOLERANCE, Check, check_electra, check_t5, check_t5_head
+from unmask.export.onnx_graphs import T5_HEADS, Graph, electra_graph, t5_graphs, t5_head_graph
 from unmask.export.place import check_place, new_directory
 from unmask.export.source import Source
 from unmask.t5.byte_tokenizer import load_tokenizer
 from unmask.t5.config import KINDS
-from unmask.t5.model import T5ForConditionalGeneration
+from unmask.t5.model import T5Backbone, T5ForConditionalGeneration
 from unmask.t5.writing import encode_with_end
 
 #: What an export says of itself.
@@ -74,14 +75,14 @@ def export(
 ) -> OnnxExport:
     """Write a model as ONNX graphs with its tokenizer and config.json, whole or not at all.
 
-    A T5 becomes encoder.onnx and decoder.onnx (`t5_graphs`), an ELECTRA with its head model.onnx
-    (`electra_graph`). The float32 graphs are run by ONNX Runtime on a few texts: logits must be PyTorch's to 1e-4 of
-    the largest, and a T5 must write the same ids greedily. int8 is made from them by ONNX Runtime's dynamic
-    quantisation (weights of matrix products, a scale for each output channel, 7 bits so that no processor's products
-    saturate; inputs as they come), and measured on the same texts.
+    A T5 that writes becomes encoder.onnx and decoder.onnx (`t5_graphs`), an ELECTRA with its head, and a T5 with one,
+    model.onnx (`electra_graph`, `t5_head_graph`). The float32 graphs are run by ONNX Runtime on a few texts: logits
+    must be PyTorch's to 1e-4 of the largest, and a T5 must write the same ids greedily. int8 is made from them by ONNX
+    Runtime's dynamic quantisation (weights of matrix products, a scale for each output channel, 7 bits so that no
+    processor's products saturate; inputs as they come), and measured on the same texts.
 
     Args:
-        model: a model directory or Hub name: a T5 that writes, an ELECTRA with or without a head.
+        model: a model directory or Hub name: a T5 or an ELECTRA, with or without a head.
         dtype: how the weights of matrix products are stored.
         overwrite: replace an earlier export.
         say: is told what is being done.
@@ -175,9 +176,10 @@ def _subject(directory: Path) -> _Subject:
         return _electra(directory, source.architecture)
     if source.kind in KINDS and source.architecture.endswith("ForConditionalGeneration"):
         return _t5(directory, source.architecture)
-    raise UserError(
-        f"{source}: ONNX is written of a T5 that writes (T5ForConditionalGeneration) and of {', '.join(ELECTRAS)}"
-    )
+    for end, kind in T5_HEADS.items():
+        if source.kind in KINDS and source.architecture.endswith(end):
+            return _t5_with_head(directory, source.architecture, kind)
+    raise UserError(f"{source}: ONNX is written of T5 and of {', '.join(ELECTRAS)}")
 
 
 def _t5(directory: Path, architecture: str) -> _Subject:
@@ -191,6 +193,22 @@ def _t5(directory: Path, architecture: str) -> _Subject:
         hub.write_json(place / hub.GENERATION_CONFIG, model.generation_config)
 
     return _Subject(architecture, t5_graphs(model), lambda place: check_t5(model, place, rows), save_rest)
+
+
+def _t5_with_head(directory: Path, architecture: str, kind: type[T5Backbone]) -> _Subject:
+    model = kind.from_pretrained(directory, dtype="float32")
+    tokenizer = load_tokenizer(directory)
+    rows = encode_with_end(tokenizer, TEXTS, LONGEST)
+    graph = t5_head_graph(model)
+
+    def check(place: Path) -> Check:
+        return check_t5_head(model, place / f"{graph.name}.onnx", rows, graph.outputs)
+
+    def save_rest(place: Path) -> None:
+        tokenizer.save_pretrained(place)
+        hub.write_json(place / hub.CONFIG, model.config.to_hub() | {"architectures": [architecture]})
+
+    return _Subject(architecture, [graph], check, save_rest)
 
 
 def _electra(directory: Path, architecture: str) -> _Subject:

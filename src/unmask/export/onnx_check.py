@@ -14,7 +14,7 @@ from torch import Tensor
 
 from unmask.electra.model import ElectraBackbone
 from unmask.export.onnx_graphs import pasts
-from unmask.t5.model import T5ForConditionalGeneration
+from unmask.t5.model import T5Backbone, T5ForConditionalGeneration
 
 #: Of unlike lengths, so that a batch has padding; in two scripts, so that not all is unknown to a vocabulary.
 TEXTS = (
@@ -150,6 +150,24 @@ def check_electra(
     types[:, ids.shape[1] // 2 :] = min(1, model.config.type_vocab_size - 1)
     exact = _electra(model, ids, mask, types, outputs)
     given = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
+    return _check_head(path, given, exact, outputs)
+
+
+@torch.inference_mode()
+def check_t5_head(
+    model: T5Backbone, path: Path, rows: Sequence[Sequence[int]], outputs: Sequence[str]
+) -> Check:
+    """`check_electra` for a T5 with a head, or its encoder alone; rows end in `</s>`."""
+    ids, mask = _padded(rows, model.config.pad_token_id)
+    found = model(ids, mask)
+    exact = [getattr(found, name).numpy() for name in outputs]
+    return _check_head(path, {"input_ids": ids, "attention_mask": mask}, exact, outputs)
+
+
+def _check_head(
+    path: Path, given: Mapping[str, Tensor], exact: Sequence[Array], outputs: Sequence[str]
+) -> Check:
+    mask = given["attention_mask"]
     made = session(path).run(list(outputs), {name: value.numpy() for name, value in given.items()})
     kept = mask.numpy() != 0
     # Padding means nothing, and where a model gives one number a text there is none.
@@ -161,7 +179,7 @@ def check_electra(
     same = [_predictions(one) == _predictions(other) for one, other in pairs]
     predicts = outputs != ["last_hidden_state"]
     share = float(np.concatenate(same).mean()) if predicts else None
-    return _compared(expected, found, share, len(rows))
+    return _compared(expected, found, share, len(mask))
 
 
 def _electra(

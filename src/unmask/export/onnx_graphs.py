@@ -2,7 +2,8 @@
 
 T5 is two graphs. The encoder hands out what cross-attention needs, keys and values of every layer of the decoder,
 so that the decoder's matrices on the source are multiplied once; the decoder takes any number of new tokens after a
-past of any length, none included, and hands out the longer past.
+past of any length, none included, and hands out the longer past. A T5 with a head is one graph: its decoder reads the
+text itself, at once.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from unmask.electra.heads import (
 from unmask.electra.model import ElectraBackbone, ElectraForMaskedLM, ElectraForPreTraining
 from unmask.nn.relative_position import RelativePositionBias
 from unmask.t5 import plain as t5_plain
-from unmask.t5.model import T5ForConditionalGeneration, T5Stack
+from unmask.t5.heads import T5ForQuestionAnswering, T5ForSequenceClassification, T5ForTokenClassification
+from unmask.t5.model import T5Backbone, T5EncoderModel, T5ForConditionalGeneration, T5Stack
 
 
 @dataclass(frozen=True)
@@ -174,6 +176,64 @@ class _StackBiases(nn.Module):
         return made if len(made) == self.layers else made * self.layers
 
 
+def _last_end(model: T5ForSequenceClassification, ids: Tensor, hidden: Tensor) -> tuple[Tensor, ...]:
+    places = torch.arange(1, ids.shape[1] + 1)
+    ends = (places * (ids == model.config.eos_token_id)).amax(1) - 1
+    read = hidden.gather(1, ends[:, None, None].expand(-1, 1, hidden.shape[2])).squeeze(1)
+    head = model.sequence_head
+    return (head.output(torch.tanh(head.dense(read))),)
+
+
+#: T5s that do not write: the names of what their graph gives, and how that is made of the ids and the hidden states.
+_T5_HEADS: dict[type[T5Backbone], tuple[list[str], Callable[[Any, Tensor, Tensor], tuple[Tensor, ...]]]] = {
+    T5EncoderModel: (["last_hidden_state"], lambda _, __, hidden: (hidden,)),
+    T5ForSequenceClassification: (["logits"], _last_end),
+    T5ForTokenClassification: (["logits"], lambda model, _, hidden: (model.token_head(hidden),)),
+    T5ForQuestionAnswering: (
+        ["start_logits", "end_logits"],
+        lambda model, _, hidden: model.span_head(hidden).unbind(-1),
+    ),
+}
+#: By the end of the Hub's name, which begins with the type of T5.
+T5_HEADS = {model.architecture.removeprefix("T5"): model for model in _T5_HEADS}
+
+
+def t5_head_graph(model: T5Backbone) -> Graph:
+    """`model`: input_ids, attention_mask (batch, length) int64, padded on the right → what its head makes of them.
+
+    Of a classifier of texts, each of which has a `</s>`, logits (batch, labels); of tokens (batch, length, labels); a
+    finder of answers start_logits and end_logits (batch, length); an encoder last_hidden_state (batch, length,
+    d_model). What comes out on padding means nothing.
+    """
+    outputs, head = _T5_HEADS[type(model)]
+    text = {0: "batch", 1: "length"}
+    mask = torch.ones(2, 5, dtype=torch.int64)
+    made = {0: "batch"} if isinstance(model, T5ForSequenceClassification) else text
+    axes = {"input_ids": text, "attention_mask": text} | dict.fromkeys(outputs, made)
+    example = {"input_ids": mask * model.config.eos_token_id, "attention_mask": mask}
+    return Graph("model", _T5WithHead(model, head), example, outputs, axes)
+
+
+class _T5WithHead(nn.Module):
+    def __init__(self, model: T5Backbone, head: Callable[[Any, Tensor, Tensor], tuple[Tensor, ...]]) -> None:
+        super().__init__()
+        self.model, self.head = model, head
+        self.encoder_biases = _StackBiases(model.encoder)
+        self.decoder_biases = _StackBiases(model.decoder) if hasattr(model, "decoder") else None
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
+        model, places = self.model, torch.arange(input_ids.shape[1])
+        biases = [bias[0] for bias in self.encoder_biases(places, places)]
+        words = F.embedding(input_ids, model.embedding.weight)
+        hidden = t5_plain.encode(model, words, attention_mask, biases=biases)
+        if self.decoder_biases is not None:
+            start = torch.full_like(input_ids[:, :1], model.config.decoder_start_token_id)
+            shifted = F.embedding(torch.cat([start, input_ids[:, :-1]], 1), model.embedding.weight)
+            biases = [bias[0] for bias in self.decoder_biases(places, places)]
+            hidden = t5_plain.decode_states(model, shifted, hidden, attention_mask, biases=biases)
+        return self.head(model, input_ids, hidden)
+
+
 def _logits_of_tokens(model: ElectraForPreTraining, hidden: Tensor) -> tuple[Tensor, ...]:
     return (electra_plain.discriminator_logits(model.discriminator_head, hidden, model.config.hidden_act),)
 
@@ -188,7 +248,7 @@ def _logits_of_choices(model: ElectraForMultipleChoice, hidden: Tensor) -> tuple
 
 
 #: Architecture → the model, the names of what its graph gives, and how that is made of the hidden states.
-_ELECTRAS: dict[type[ElectraBackbone], tuple[list[str], Callable[[Any, Tensor], tuple[Tensor, ...]]]] = {
+_HEADS: dict[type[ElectraBackbone], tuple[list[str], Callable[[Any, Tensor], tuple[Tensor, ...]]]] = {
     ElectraModel: (["last_hidden_state"], lambda _, hidden: (hidden,)),
     ElectraForPreTraining: (["logits"], _logits_of_tokens),
     ElectraForMaskedLM: (["logits"], _logits_of_vocabulary),
@@ -203,7 +263,6 @@ _ELECTRAS: dict[type[ElectraBackbone], tuple[list[str], Callable[[Any, Tensor], 
     ),
     ElectraForMultipleChoice: (["logits"], _logits_of_choices),
 }
-ELECTRAS: dict[str, type[ElectraBackbone]] = {model.architecture: model for model in _ELECTRAS}
 
 
 def electra_graph(model: ElectraBackbone) -> Graph:
@@ -214,7 +273,7 @@ def electra_graph(model: ElectraBackbone) -> Graph:
     start_logits and end_logits (batch, length); an encoder last_hidden_state (batch, length, hidden_size). What
     comes out on padding means nothing.
     """
-    outputs, head = _ELECTRAS[type(model)]
+    outputs, head = _HEADS[type(model)]
     ids = torch.ones(2, 5, dtype=torch.int64)
     text = {0: "batch", 1: "length"}
     inputs = ("input_ids", "attention_mask", "token_type_ids")

@@ -11,14 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from unmask import hub
-from unmask.electra.heads import (
-    ElectraForMultipleChoice,
-    ElectraForQuestionAnswering,
-    ElectraForSequenceClassification,
-    ElectraForTokenClassification,
-    ElectraModel,
-)
-from unmask.electra.model import ElectraForMaskedLM, ElectraForPreTraining
+from unmask.electra.heads import ELECTRAS
 from unmask.electra.tokenizer import SEGMENTER, ElectraTokenizer
 from unmask.errors import UserError
 from unmask.export.card import write_export_card
@@ -39,18 +32,6 @@ _T5: dict[str, type[PretrainedModel]] = {
     "ForSequenceClassification": T5ForSequenceClassification,
     "ForTokenClassification": T5ForTokenClassification,
     "ForQuestionAnswering": T5ForQuestionAnswering,
-}
-_ELECTRA: dict[str, type[PretrainedModel]] = {
-    model.architecture: model
-    for model in (
-        ElectraModel,
-        ElectraForPreTraining,
-        ElectraForMaskedLM,
-        ElectraForSequenceClassification,
-        ElectraForTokenClassification,
-        ElectraForQuestionAnswering,
-        ElectraForMultipleChoice,
-    )
 }
 #: The end of an architecture's name → the Auto class that loads it.
 _AUTO = {
@@ -124,9 +105,9 @@ def _class_of(source: Source) -> type[PretrainedModel]:
         for end, found in _T5.items():
             if source.architecture.endswith(end):
                 return found
-    if source.architecture in _ELECTRA:
-        return _ELECTRA[source.architecture]
-    raise UserError(f"{source} is none of T5 and {', '.join(_ELECTRA)}: it is not exported")
+    if source.architecture in ELECTRAS:
+        return ELECTRAS[source.architecture]
+    raise UserError(f"{source} is none of T5 and {', '.join(ELECTRAS)}: it is not exported")
 
 
 def _check_foreign(source: Source) -> None:

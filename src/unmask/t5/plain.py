@@ -7,6 +7,7 @@ Inference alone: no dropout; float32 or float64.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,6 +49,7 @@ def encode(
     mask: Tensor | None = None,
     trace: StackTrace | None = None,
     gates: Tensor | None = None,
+    biases: Sequence[Tensor] | None = None,
 ) -> Tensor:
     """(batch, length, d_model) embeddings → (batch, length, d_model) hidden states.
 
@@ -55,9 +57,11 @@ def encode(
         mask: (batch, length), nonzero on tokens; None: everything is one. What comes out on padding means nothing.
         trace: takes what happened.
         gates: (batch, layers, heads), see `Gates`.
+        biases: of each layer, (heads, length, length); None: computed here.
     """
     stack, x = model.encoder, embedded
-    biases = stack_biases(stack, torch.arange(x.shape[1]), torch.arange(x.shape[1]))
+    if biases is None:
+        biases = stack_biases(stack, torch.arange(x.shape[1]), torch.arange(x.shape[1]))
     hidden_keys = padding_bias(mask, x)
     for number, layer in enumerate(stack.layers):
         bias = biases[number][None] if hidden_keys is None else biases[number][None] + hidden_keys
@@ -83,11 +87,25 @@ def decode(
     Returns:
         (batch, length, d_model), scaled as `T5ForConditionalGeneration.scaled` does.
     """
+    return model.scaled(decode_states(model, embedded, source, source_mask, trace, gates))
+
+
+def decode_states(
+    model: T5Backbone,
+    embedded: Tensor,
+    source: Tensor,
+    source_mask: Tensor | None = None,
+    trace: StackTrace | None = None,
+    gates: Gates | None = None,
+    biases: Sequence[Tensor] | None = None,
+) -> Tensor:
+    """The decoder's hidden states; see `decode`, which scales them, and `encode`."""
     stack, x = model.decoder, embedded
     layer: Any
     places = torch.arange(x.shape[1])
     future = causal_bias(places, places)
-    biases = stack_biases(stack, places, places)
+    if biases is None:
+        biases = stack_biases(stack, places, places)
     hidden_keys = padding_bias(source_mask, x)
     for number, layer in enumerate(stack.layers):
         open_heads = None if gates is None else gates.decoder[:, number]
@@ -103,7 +121,7 @@ def decode(
         open_heads = None if gates is None else gates.cross[:, number]
         x = x + mix(part, weights, heads_of(part, part.value(source)), open_heads)
         x = _feed_forward_and_record(layer, x, trace)
-    return model.scaled(rms_norm(stack.final_norm, x))
+    return rms_norm(stack.final_norm, x)
 
 
 def _self_attention(
