@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from dataclasses import replace
@@ -66,9 +65,8 @@ class Job:
         return self.path.with_suffix(f".{module}.json")
 
     def write(self, module: str, values: dict[str, Any]) -> None:
-        device = (
-            torch.cuda.get_device_name() if self.device.type == "cuda" else f"CPU, {os.cpu_count()} cores"
-        )
+        cpu = f"CPU, threads: {self.settings['threads']}"
+        device = torch.cuda.get_device_name() if self.device.type == "cuda" else cpu
         facts = {
             "torch": torch.__version__,
             "parameters": values.pop("parameters", None),
