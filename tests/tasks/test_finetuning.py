@@ -34,6 +34,7 @@ from unmask.training.metrics import read_metrics
         ("t5", 512, 2_000, ("adafactor", 1e-3, 1.0, "constant", 0.0, 10.0)),
         ("t5", 128, 2_000, ("adafactor", 3e-2, 1.0, "constant", 0.0, 10.0)),
         ("t5", 384, 2_000, ("adafactor", 1e-2, 1.0, "constant", 0.0, 10.0)),
+        ("electra", 128, 10_000, ("adamw", 3e-3, 1.0, "linear", 0.1, 3.0)),
         ("electra", 256, 10_000, ("adamw", 3e-4, 0.8, "linear", 0.1, 3.0)),
         ("electra", 768, 10_000, ("adamw", 1e-4, 0.8, "linear", 0.1, 3.0)),
         ("electra", 1024, 2_490, ("adamw", 5e-5, 0.9, "linear", 0.1, 10.0)),
