@@ -17,6 +17,7 @@ import torch
 
 from unmask import hub
 from unmask.electra.heads import ELECTRAS
+from unmask.electra.model import ElectraBackbone
 from unmask.electra.tokenizer import ElectraTokenizer
 from unmask.errors import MissingExtraError, UserError
 from unmask.export.card import write_export_card
@@ -28,6 +29,7 @@ from unmask.t5.byte_tokenizer import load_tokenizer
 from unmask.t5.config import KINDS
 from unmask.t5.model import T5Backbone, T5ForConditionalGeneration
 from unmask.t5.writing import encode_with_end
+from unmask.text.tokenizer import Tokenizer
 
 #: What an export says of itself.
 RECORD = "onnx.json"
@@ -188,8 +190,7 @@ def _t5(directory: Path, architecture: str) -> _Subject:
     rows = encode_with_end(tokenizer, TEXTS, LONGEST)
 
     def save_rest(place: Path) -> None:
-        tokenizer.save_pretrained(place)
-        hub.write_json(place / hub.CONFIG, model.config.to_hub() | {"architectures": [architecture]})
+        _save_rest(place, model, tokenizer, architecture)
         hub.write_json(place / hub.GENERATION_CONFIG, model.generation_config)
 
     return _Subject(architecture, t5_graphs(model), lambda place: check_t5(model, place, rows), save_rest)
@@ -204,11 +205,9 @@ def _t5_with_head(directory: Path, architecture: str, kind: type[T5Backbone]) ->
     def check(place: Path) -> Check:
         return check_t5_head(model, place / f"{graph.name}.onnx", rows, graph.outputs)
 
-    def save_rest(place: Path) -> None:
-        tokenizer.save_pretrained(place)
-        hub.write_json(place / hub.CONFIG, model.config.to_hub() | {"architectures": [architecture]})
-
-    return _Subject(architecture, [graph], check, save_rest)
+    return _Subject(
+        architecture, [graph], check, lambda place: _save_rest(place, model, tokenizer, architecture)
+    )
 
 
 def _electra(directory: Path, architecture: str) -> _Subject:
@@ -221,11 +220,17 @@ def _electra(directory: Path, architecture: str) -> _Subject:
     def check(place: Path) -> Check:
         return check_electra(model, place / f"{graph.name}.onnx", rows, graph.outputs)
 
-    def save_rest(place: Path) -> None:
-        tokenizer.save_pretrained(place)
-        hub.write_json(place / hub.CONFIG, model.config.to_hub() | {"architectures": [architecture]})
+    return _Subject(
+        architecture, [graph], check, lambda place: _save_rest(place, model, tokenizer, architecture)
+    )
 
-    return _Subject(architecture, [graph], check, save_rest)
+
+def _save_rest(
+    place: Path, model: T5Backbone | ElectraBackbone, tokenizer: Tokenizer, architecture: str
+) -> None:
+    """What stands beside the graphs of every model."""
+    tokenizer.save_pretrained(place)
+    hub.write_json(place / hub.CONFIG, model.config.to_hub() | {"architectures": [architecture]})
 
 
 def _refuse_others(check: Check, architecture: str) -> None:
