@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from toys import Toy, batches, loss_of, settings, weights
 
 from unmask.errors import UserError
+from unmask.training import optimisers
 from unmask.training.checkpoints import read_checkpoint
 from unmask.training.loop import train
 from unmask.training.meter import MEASURED
@@ -114,6 +115,19 @@ def failing_at(steps: Container[int], value: float, model: Toy) -> Any:
     return failing
 
 
+@pytest.fixture
+def as_on_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host's tensors stand for a device's: Adafactor and Muon undo a step there, which they leave out on a host."""
+    monkeypatch.setattr(optimisers, "_on_host", lambda tensor: False)
+
+
+@pytest.fixture(params=["host", "device"])
+def skipping(request: pytest.FixtureRequest) -> None:
+    if request.param == "device":
+        request.getfixturevalue("as_on_a_device")
+
+
+@pytest.mark.usefixtures("skipping")
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("optimiser", get_args(OptimiserName))
 def test_a_step_that_is_not_finite_is_skipped(optimiser: str, value: float, tmp_path: Path) -> None:
@@ -169,6 +183,7 @@ def test_skipped_steps_in_a_row_stop_a_run_also_over_restarts(tmp_path: Path) ->
     assert without_rate(whole) == without_rate(pieces)
 
 
+@pytest.mark.usefixtures("skipping")
 @pytest.mark.parametrize("optimiser", get_args(OptimiserName))
 def test_a_skip_that_is_learnt_of_late_has_the_same_outcome(optimiser: str, tmp_path: Path) -> None:
     """The first step, one alone, two in a row: learnt of at once where a line is due, else in the step behind."""
@@ -231,6 +246,7 @@ def events_of(model: torch.nn.Module, loss: Any, batches: Any, chosen: LoopSetti
     return "".join(events)
 
 
+@pytest.mark.usefixtures("as_on_a_device")
 @pytest.mark.parametrize("optimiser", get_args(OptimiserName))
 def test_the_host_waits_for_the_step_before_alone(optimiser: str, tmp_path: Path) -> None:
     """Once a step, when this one's passes are given to the device: whether the one before counts.

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -128,8 +128,8 @@ class Adafactor(torch.optim.Optimizer):
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     state = self._state(parameter, parameter.grad, group)
-                    with _undone(self.found_inf, parameter, *state.values()):
-                        self._update(parameter, parameter.grad, state, group)
+                    update = partial(self._update, parameter, parameter.grad, state, group)
+                    _unless(self.found_inf, update, parameter, *state.values())
         return loss
 
     def _state(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:
@@ -165,17 +165,24 @@ class Adafactor(torch.optim.Optimizer):
         parameter.addcmul_(update, scale / excess, value=-group["lr"])
 
 
-@contextmanager
-def _undone(found_inf: Tensor | None, *tensors: Tensor) -> Iterator[None]:
-    """What is done to some tensors inside the block is undone where `found_inf` is 1, without the host reading it."""
-    if found_inf is None:
-        yield
+def _unless(found_inf: Tensor | None, change: Callable[[], object], *tensors: Tensor) -> None:
+    """Run what changes some tensors, unless `found_inf` is 1.
+
+    On a device, where reading it would make the host wait, the change is made and undone there.
+    """
+    if found_inf is None or _on_host(found_inf):
+        if not found_inf:
+            change()
         return
     changed = [local(tensor) for tensor in tensors]
     before = [tensor.clone() for tensor in changed]
-    yield
+    change()
     for tensor, old in zip(changed, before, strict=True):
         torch.where(found_inf.bool(), old, tensor, out=tensor)
+
+
+def _on_host(tensor: Tensor) -> bool:
+    return tensor.device.type == "cpu"
 
 
 def _loss_of(closure: Any) -> Any:
@@ -249,8 +256,7 @@ class MuonAdamW(torch.optim.Optimizer):
                     "momentum_buffer", torch.zeros_like(parameter.grad)
                 )
                 muon.param_groups = [group | {"params": [parameter]}]
-                with _undone(self.found_inf, parameter, momentum):
-                    muon.step()
+                _unless(self.found_inf, muon.step, parameter, momentum)
 
 
 #: A parameter inside a layer of a stack, and one below the first layer, by its name.
