@@ -33,9 +33,7 @@ def openai_routes(service: Service) -> APIRouter:
     @router.post("/embeddings")
     async def embeddings(body: Embedding, request: Request) -> dict[str, Any]:
         model = service.model(request, body.model, "embed")
-        texts = [body.input] if isinstance(body.input, str) else body.input
-        service.check_texts(texts, len(texts))
-        rows = await service.encode(model, texts)
+        rows = await service.encode_input(model, body.input)
         sizes = [len(row) for row in rows]
         vectors = await service.call(request, model, "embed", rows, sizes)
         return {

@@ -83,6 +83,17 @@ class Service:
         if size > self.limits.characters:
             raise HTTPException(413, f"{size} characters, at most {self.limits.characters} are read")
 
+    async def encode_input(self, model: ServedModel, given: str | Sequence[str]) -> list[list[int]]:
+        """Ids of a request's one text or several, checked before.
+
+        Raises:
+            HTTPException: as `check_texts`.
+            UserError: as `encode`.
+        """
+        texts = [given] if isinstance(given, str) else given
+        self.check_texts(texts, len(texts))
+        return await self.encode(model, texts)
+
     async def encode(self, model: ServedModel, texts: Sequence[str]) -> list[list[int]]:
         """Ids of checked texts; in a thread, for long ones take a while.
 

@@ -57,9 +57,7 @@ def text_routes(service: Service) -> APIRouter:
     @router.post("/detect")
     async def detect(body: Detection, request: Request) -> dict[str, Any]:
         model = service.model(request, body.model, "detect")
-        texts = [body.input] if isinstance(body.input, str) else body.input
-        service.check_texts(texts, len(texts))
-        rows = await service.encode(model, texts)
+        rows = await service.encode_input(model, body.input)
         found = await service.call(request, model, "detect", rows, [len(row) for row in rows])
         return {"model": body.model, "data": found}
 
