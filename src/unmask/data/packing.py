@@ -8,6 +8,7 @@ from typing import NamedTuple, cast
 
 import numpy as np
 
+from unmask.data.ragged import number_type
 from unmask.errors import UserError
 
 
@@ -45,8 +46,7 @@ def pack(lengths: np.ndarray, budget: int) -> Packed:
     batch = _first_fit()(lengths.astype(np.int64), budget, 1 << (most - 1).bit_length())
     counts = np.bincount(batch)
     order = np.argsort(batch, kind="stable")
-    smallest = np.int32 if len(order) < 1 << 31 else np.int64
-    return Packed(order.astype(smallest), np.concatenate([[0], np.cumsum(counts)]))
+    return Packed(order.astype(number_type(len(order))), np.concatenate([[0], np.cumsum(counts)]))
 
 
 def check_size(batch_size: int | None, batch_tokens: int | None) -> None:

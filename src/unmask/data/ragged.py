@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import chain
+from typing import Any
 
 import numpy as np
 
@@ -23,8 +24,13 @@ def ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 
 
 def permuted(count: int, rng: np.random.Generator) -> np.ndarray:
-    """0 … count - 1 in a random order, (count,), in the smallest type of int32 and int64: such tables are long."""
-    return rng.permutation(np.arange(count, dtype=np.int32 if count < 1 << 31 else np.int64))
+    """0 … count - 1 in a random order, (count,), of `number_type`."""
+    return rng.permutation(np.arange(count, dtype=number_type(count)))
+
+
+def number_type(count: int) -> type[np.signedinteger[Any]]:
+    """The smaller one of int32 and int64 that holds 0 … count - 1: tables of an epoch are long."""
+    return np.int32 if count < 1 << 31 else np.int64
 
 
 def joined(batches: Sequence[Batch]) -> Batch:
