@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -19,12 +20,16 @@ pytestmark = pytest.mark.long
 FAMILIES = ("t5", "electra")
 
 
-class Launched:
-    """`torchrun … -m unmask …` with two processes."""
+#: Two processes on one machine.
+ALONE = ("--standalone", "--nproc-per-node", "2")
 
-    def __init__(self, *arguments: object, restarts: int = 0) -> None:
-        launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-        command = [sys.executable, "-m", *launcher, "--max-restarts", str(restarts), "-m", "unmask"]
+
+class Launched:
+    """`torchrun … -m unmask …`; by default with two processes."""
+
+    def __init__(self, *arguments: object, restarts: int = 0, places: Sequence[str] = ALONE) -> None:
+        launcher = ["torch.distributed.run", *places, "--max-restarts", str(restarts)]
+        command = [sys.executable, "-m", *launcher, "-m", "unmask"]
         self.popen = subprocess.Popen(
             [*command, *map(str, arguments)],
             stdout=subprocess.PIPE,
@@ -83,6 +88,28 @@ def test_a_rank_is_killed_and_the_run_finishes(
     assert [line["step"] for line in read_metrics(run / "metrics.jsonl") if line["kind"] == "training"] == [
         *range(1, 61)
     ]
+
+
+def test_two_machines(corpus: Path, recipes: dict[str, Path], tmp_path: Path) -> None:
+    """Two launchers of one process each, that find one another by an address: what two machines run. One process is
+    killed; the run ends with the bits of two processes on one machine."""
+    flags = ["--parallel", "fsdp", "--steps", 60, "--out"]
+    command = ["pretrain", recipes["electra"], "--data", corpus, *flags]
+    alone = Launched(*command, tmp_path / "alone").wait()
+    assert alone[0] == 0, alone[2]
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        place = f"localhost:{free.getsockname()[1]}"
+    run = tmp_path / "run"
+    places = ["--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend", "c10d", "--rdzv-endpoint", place]
+    machines = [Launched(*command, run, restarts=2, places=places) for _ in range(2)]
+    machines[0].wait_for(lambda: is_written(run, 10))
+    os.kill(machines[1].ranks()[0], signal.SIGKILL)
+    ended = [machine.wait() for machine in machines]
+    assert [code for code, _, _ in ended] == [0, 0], ended
+    assert "exitcode: -9" in ended[1][2], "the process was killed, and its launcher saw it"
+    assert "".join(out for _, out, _ in ended) == f"model: {run / 'model'}\n", "the first rank alone speaks"
+    assert weights(run) == weights(tmp_path / "alone")
 
 
 @pytest.mark.parametrize("to_one", [False, True])
