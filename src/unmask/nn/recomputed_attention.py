@@ -96,13 +96,20 @@ def recomputed_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor
 
 
 def _rectangle(stream: Tensor, layout: Layout) -> Tensor:
-    """(total, heads, width) → (texts, heads, longest, width)."""
-    return layout.pad(stream).transpose(1, 2)
+    """(total, heads, width) → (texts, heads, longest, width).
+
+    Contiguous: a product would make it so each time, and much slower for a transposed one.
+    """
+    return layout.pad(stream).transpose(1, 2).contiguous()
 
 
 def _into(stream: Tensor, rectangle: Tensor, layout: Layout) -> None:
     """The other way round, into a stream."""
-    stream.copy_(layout.unpad(rectangle.transpose(1, 2)))
+    rectangle = rectangle.transpose(1, 2)
+    if layout.is_rectangular:
+        layout.pad(stream).copy_(rectangle)
+    else:
+        stream.copy_(layout.unpad(rectangle))
 
 
 class _RecomputedAttention(torch.autograd.Function):
