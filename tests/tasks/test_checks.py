@@ -93,3 +93,8 @@ def test_what_is_read_in_parts_is_not_cut(tmp_path: Path, tiny_models: dict[str,
     task = Task("t", "question-answering", ("question", "context"), "answer")
     assert token_counter(task, str(tiny_models["electra"])) is None
     assert token_counter(task, str(tiny_models["t5"])) is not None
+
+
+def test_a_metric_that_cannot_read_the_targets_is_named(tmp_path: Path) -> None:
+    found = check_data(task_of(tmp_path, "text-to-text", train="cat,猫坐在垫子上\n"))
+    assert [line.split(" takes")[0] for line in found.warnings()] == ["bleu"]

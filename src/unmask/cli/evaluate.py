@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Literal
 
@@ -40,11 +41,14 @@ def evaluate(
     from unmask.tasks.evaluation_files import check_places, write_predictions, write_scores
     from unmask.tasks.evaluation_report import OTHER, THIS, Report
     from unmask.tasks.library import find_task
+    from unmask.tasks.metrics import unread
     from unmask.tasks.models import load_for_prediction
 
     check_places(out, report, predictions)
     chosen = find_task(task, data)
     held_out = HeldOut.read(chosen, split or chosen.held_out)
+    for line in unread(chosen.metrics, [text for row in held_out.references for text in row]):
+        logging.getLogger("unmask").warning("%s", line)
     device = machine.prepare()
     learner = load_for_prediction(chosen, model, device=device)
     held_out.check_labels_of(learner, model)

@@ -10,6 +10,7 @@ from typing import Any
 
 from unmask.errors import UserError
 from unmask.tasks.kinds.kind import Row, is_empty
+from unmask.tasks.metrics import unread
 from unmask.tasks.rows import raw_rows, row_of
 from unmask.tasks.task import SPLITS, Split, Task
 
@@ -70,12 +71,14 @@ class DataCheck:
         splits: of those that the task has.
         shared: split → numbers of its rows whose source is also in training.
         only: (split, label): labels that no other split has, training's among them.
+        unread: what metrics cannot read of the targets, a line each.
     """
 
     task: Task
     splits: Sequence[SplitCheck]
     shared: Mapping[Split, Sequence[int]] = field(default_factory=dict)
     only: Sequence[tuple[Split, str]] = ()
+    unread: Sequence[str] = ()
 
     def warnings(self) -> list[str]:
         """A line for each thing that should be looked at."""
@@ -88,7 +91,7 @@ class DataCheck:
         for split, label in self.only:
             rest = "it cannot be learnt" if split != "train" else "how well it is learnt is not measured"
             lines.append(f"{split}: no other split has the label {label!r}: {rest}")
-        return lines
+        return [*lines, *self.unread]
 
 
 def _split_warnings(check: SplitCheck) -> list[str]:
@@ -158,7 +161,10 @@ def check_data(task: Task, count_tokens: TokenCounter | None = None) -> DataChec
         for label in sorted(labels[split])
         if len(splits) > 1 and not any(label in labels[other] for other in splits if other != split)
     ]
-    return DataCheck(task, [check for _, check in checked.values()], shared, only)
+    answers = [text for some in rows.values() for row in some for text in row.references]
+    return DataCheck(
+        task, [check for _, check in checked.values()], shared, only, unread(task.metrics, answers)
+    )
 
 
 def _check_split(task: Task, split: Split, count: TokenCounter | None) -> tuple[list[Row], SplitCheck]:

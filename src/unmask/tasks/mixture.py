@@ -28,6 +28,7 @@ from unmask.tasks.finetuning import as_claim, emphasise
 from unmask.tasks.kinds.kind import Row
 from unmask.tasks.learning import Lesson, learn, shape_of
 from unmask.tasks.library import find_task
+from unmask.tasks.metrics import OF_HUNDRED
 from unmask.tasks.models import load_for_training
 from unmask.tasks.rows import read_rows
 from unmask.tasks.settings import FinetuneSettings
@@ -43,8 +44,6 @@ logger = logging.getLogger("unmask")
 _KEYS = ("name", "temperature", "cap", "tasks")
 #: What a mixture is judged by: the mean of its tasks' first metrics, each from 0 to 1.
 MEAN = "mean"
-#: Metrics that go to 100.
-_PERCENT = ("bleu", "chrf", "squad_f1", "squad_exact_match")
 
 
 @dataclass(frozen=True)
@@ -126,7 +125,7 @@ class MixtureValidation:
         return self.parts[name].task.metrics[0]
 
     def _mean(self, scores: Mapping[str, float]) -> float:
-        shares = [score / (100 if self._metric(name) in _PERCENT else 1) for name, score in scores.items()]
+        shares = [score / (100 if self._metric(name) in OF_HUNDRED else 1) for name, score in scores.items()]
         return sum(shares) / len(shares)
 
 

@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 
 from unmask.electra.filling import Reading
 from unmask.report import Cell, Column, Estimate, Table, Token, TokenMap
-from unmask.tasks.metrics import Evaluation, Metric
+from unmask.tasks.metrics import OF_HUNDRED, Evaluation, Metric
 from unmask.tasks.task import Task
 
 #: What a metric is called where people read it.
 METRIC_NAMES = {
     "bleu": "BLEU",
+    "bleu_zh": "BLEU (zh)",
+    "bleu_char": "BLEU of characters",
     "chrf": "chrF",
     "exact_match": "exact match",
     "rouge1": "ROUGE-1",
@@ -34,9 +36,9 @@ METRIC_NAMES = {
     "tag_accuracy": "tag accuracy",
     "squad_f1": "SQuAD F1",
     "squad_exact_match": "SQuAD exact match",
+    "mlqa_zh_f1": "MLQA F1 (zh)",
+    "mlqa_zh_exact_match": "MLQA exact match (zh)",
 }
-#: Those that go to 100; the others go to 1.
-OF_HUNDRED = {"bleu", "chrf", "squad_f1", "squad_exact_match"}
 
 
 def score_table(task: Task, evaluations: Mapping[str, Evaluation], rows: int) -> Table:

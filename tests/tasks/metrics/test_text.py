@@ -7,7 +7,7 @@ import sacrebleu
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unmask.tasks.metrics import bootstrap_interval, row_statistics
+from unmask.tasks.metrics import Metric, bootstrap_interval, row_statistics
 
 TEXTS = st.lists(
     st.sampled_from(["a", "the", "cat", "cats", "sat", "on", "mat", ".", ",", "dog"]), max_size=9
@@ -28,6 +28,17 @@ def test_bleu_and_chrf_are_sacrebleus(pairs: list[tuple[str, list[str]]]) -> Non
     wanted_chrf = sacrebleu.corpus_chrf(predictions, padded(references)).score
     assert row_statistics("bleu", predictions, references).total() == pytest.approx(wanted_bleu, abs=1e-9)
     assert row_statistics("chrf", predictions, references).total() == pytest.approx(wanted_chrf, abs=1e-9)
+
+
+@pytest.mark.parametrize(("name", "tokenize"), [("bleu_zh", "zh"), ("bleu_char", "char")])
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(*[st.text("猫坐在垫子上。，a b", max_size=12)] * 2), min_size=1, max_size=6))
+def test_bleu_without_spaces_is_sacrebleus(name: Metric, tokenize: str, pairs: list[tuple[str, str]]) -> None:
+    predictions, references = [p for p, _ in pairs], [[r] for _, r in pairs]
+    wanted = sacrebleu.corpus_bleu(predictions, padded(references), tokenize=tokenize).score
+    found = row_statistics(name, predictions, references)
+    assert found.total() == pytest.approx(wanted, abs=1e-9)
+    assert f"|tok:{tokenize}" in found.signature
 
 
 @settings(max_examples=50, deadline=None)

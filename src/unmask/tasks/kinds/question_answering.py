@@ -23,6 +23,7 @@ class QuestionAnswering(Kind):
 
     name: ClassVar[str] = "question-answering"
     metrics: ClassVar[tuple[Metric, ...]] = ("squad_f1", "squad_exact_match")
+    more_metrics: ClassVar[tuple[Metric, ...]] = ("mlqa_zh_f1", "mlqa_zh_exact_match")
     head: ClassVar[Head] = "span"
     max_source_length: ClassVar[int] = 384
 

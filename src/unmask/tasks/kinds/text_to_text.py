@@ -19,6 +19,7 @@ class TextToText(Kind):
     name: ClassVar[str] = "text-to-text"
     metrics: ClassVar[tuple[Metric, ...]] = ("bleu", "chrf", "exact_match")
     more_metrics: ClassVar[tuple[Metric, ...]] = (
+        *("bleu_zh", "bleu_char"),
         *("rouge1", "rouge2", "rouge_l"),
         *("edit_f05", "edit_precision", "edit_recall"),
     )

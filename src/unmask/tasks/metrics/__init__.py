@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from typing import Literal, get_args
 
 from unmask.errors import UserError
-from unmask.tasks.metrics.answers import squad_exact_match_rows, squad_f1_rows
+from unmask.tasks.metrics.answers import answer_f1_rows, exact_answer_rows
 from unmask.tasks.metrics.edits import edit_f05_rows, edit_precision_rows, edit_recall_rows
 from unmask.tasks.metrics.labels import (
     accuracy_rows,
@@ -20,6 +20,7 @@ from unmask.tasks.metrics.labels import (
     matthews_rows,
 )
 from unmask.tasks.metrics.numbers import pearson_rows, spearman_rows
+from unmask.tasks.metrics.scripts import unread
 from unmask.tasks.metrics.statistics import (
     RESAMPLES,
     Difference,
@@ -40,6 +41,7 @@ from unmask.tasks.metrics.text import bleu_rows, chrf_rows, exact_match_rows, ro
 
 __all__ = [
     "METRICS",
+    "OF_HUNDRED",
     "Difference",
     "Evaluation",
     "Interval",
@@ -51,10 +53,13 @@ __all__ = [
     "paired_difference",
     "row_statistics",
     "score_predictions",
+    "unread",
 ]
 
 Metric = Literal[
     "bleu",
+    "bleu_zh",
+    "bleu_char",
     "chrf",
     "exact_match",
     "rouge1",
@@ -77,19 +82,23 @@ Metric = Literal[
     "tag_accuracy",
     "squad_f1",
     "squad_exact_match",
+    "mlqa_zh_f1",
+    "mlqa_zh_exact_match",
 ]
 METRICS: tuple[Metric, ...] = get_args(Metric)
+#: Those that go to 100; the others go to 1.
+OF_HUNDRED = {metric for metric in METRICS if metric.startswith(("bleu", "chrf", "squad_", "mlqa_"))}
 
 #: Any of several references is right.
 _OF_TEXTS: Mapping[str, Callable[[Sequence[str], Sequence[Sequence[str]]], RowStatistics]] = {
-    "bleu": bleu_rows,
+    **{name: partial(bleu_rows, name) for name in ("bleu", "bleu_zh", "bleu_char")},
     "chrf": chrf_rows,
     "exact_match": exact_match_rows,
     "rouge1": partial(rouge_rows, "rouge1"),
     "rouge2": partial(rouge_rows, "rouge2"),
     "rouge_l": partial(rouge_rows, "rouge_l"),
-    "squad_f1": squad_f1_rows,
-    "squad_exact_match": squad_exact_match_rows,
+    **{name: partial(answer_f1_rows, name) for name in ("squad_f1", "mlqa_zh_f1")},
+    **{name: partial(exact_answer_rows, name) for name in ("squad_exact_match", "mlqa_zh_exact_match")},
 }
 #: What was made of the source counts.
 _OF_EDITS: Mapping[str, Callable[[Sequence[str], Sequence[Sequence[str]], Sequence[str]], RowStatistics]] = {

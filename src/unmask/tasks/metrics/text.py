@@ -15,13 +15,21 @@ if TYPE_CHECKING:
     from sacrebleu.metrics.base import Metric as SacrebleuMetric
 
 
-def bleu_rows(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> RowStatistics:
+#: BLEU by name → sacrebleu's tokenizer: words, Chinese characters and other words, characters.
+_TOKENIZE = {"bleu": "13a", "bleu_zh": "zh", "bleu_char": "char"}
+
+
+def bleu_rows(name: str, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> RowStatistics:
     """sacrebleu's corpus BLEU, 0 to 100. `references[i]` are the texts row i may match; rows may differ in
-    how many they have."""
+    how many they have.
+
+    Args:
+        name: bleu, bleu_zh or bleu_char.
+    """
     from sacrebleu.metrics.bleu import BLEU
 
     # force: no warning about texts that end in " ."; the score is the same.
-    return _sacrebleu("bleu", BLEU(force=True), predictions, references)
+    return _sacrebleu(name, BLEU(force=True, tokenize=_TOKENIZE[name]), predictions, references)
 
 
 def chrf_rows(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> RowStatistics:
