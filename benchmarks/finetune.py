@@ -2,8 +2,8 @@
 
 Both train the same architecture from the same weights, head included, on the same token ids for the same number of
 steps with the same batch size; everything else is each one's default. A third system is the Trainer with unmask's
-optimiser settings as far as it has them (learning rate, schedule, warm-up), a fourth unmask from drawn weights;
-`--also` adds unmask with other settings. Weights are taken at equal distances, the clock stopped meanwhile, and every
+learning rate, schedule and warm-up, or what is likest to them, a fourth unmask from drawn weights; `--also` adds unmask
+with other settings. Weights are taken at equal distances, the clock stopped meanwhile, and every
 system's are scored by the same code on the same held-out rows. "To the same score" is the time until the median of
 the Trainer's last scores is reached. Each training is a process of its own; seeds are the outer loop, and the same
 command goes on where it was stopped.
@@ -42,7 +42,7 @@ from finetune_baselines import baselines  # noqa: E402
 from finetune_sets import SETS, TABLE, task_file  # noqa: E402
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "tasks"
-OURS, TRAINER, TUNED, FRESH = "unmask", "Trainer", "Trainer, our rate", "unmask, drawn weights"
+OURS, TRAINER, TUNED, FRESH = "unmask", "Trainer", "Trainer, tuned", "unmask, drawn weights"
 SYSTEMS = (OURS, TRAINER, TUNED, FRESH)
 
 
@@ -241,6 +241,9 @@ def example(batch: Mapping[str, np.ndarray]) -> dict[str, Any]:
     found["token_type_ids"] = batch["token_types"].tolist()
     if "token_labels" in batch:
         return found | {"labels": batch["token_labels"].tolist()}
+    if batch["labels"].ndim == 2:
+        first, last = batch["labels"][0].tolist()
+        return found | {"start_positions": first, "end_positions": last}
     return found | {"labels": batch["labels"][0].item()}
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import transformers
 from transformers import (
+    AutoModelForQuestionAnswering,
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
@@ -55,6 +56,20 @@ class Points(TrainerCallback):
         self.away += self.clock() - now
 
 
+def tuned(ours: dict[str, Any], steps: int) -> dict[str, Any]:
+    """unmask's rate, schedule and warm-up, with AdamW. Where unmask has Adafactor, whose steps are relative to the
+    weights as the Trainer's are not, AdamW at a tenth of that rate, linear after a warm-up: of a T5 that is 128 wide,
+    3e-3, on three of four sets better than 1e-3."""
+    if ours["optimiser"] == "adafactor":
+        ours = {"learning_rate": ours["learning_rate"] / 10, "schedule": "linear", "warmup_share": 0.1}
+    return {
+        "learning_rate": ours["learning_rate"],
+        "lr_scheduler_type": "constant" if ours["schedule"] == "constant" else "linear",
+        "warmup_steps": round(ours["warmup_share"] * steps),
+        "optim": "adamw_torch_fused",
+    }
+
+
 def main() -> None:
     job = json.loads(Path(sys.argv[1]).read_text())
     torch.set_num_threads(job["threads"])
@@ -67,18 +82,13 @@ def main() -> None:
     elif job["kind"] == "tagging":
         model = AutoModelForTokenClassification.from_pretrained(job["initial"])
         collator = DataCollatorForTokenClassification(tokenizer)
+    elif job["kind"] == "question-answering":
+        model = AutoModelForQuestionAnswering.from_pretrained(job["initial"])
+        collator = DataCollatorWithPadding(tokenizer)
     else:
         model = AutoModelForSequenceClassification.from_pretrained(job["initial"])
         collator = DataCollatorWithPadding(tokenizer)
-    rates: dict[str, Any] = {}
-    if job["system"] != "Trainer":
-        ours = job["ours"]
-        rates = {
-            "learning_rate": ours["learning_rate"],
-            "lr_scheduler_type": "constant" if ours["schedule"] == "constant" else "linear",
-            "warmup_steps": round(ours["warmup_share"] * job["steps"]),
-            "optim": "adafactor" if ours["optimiser"] == "adafactor" else "adamw_torch_fused",
-        }
+    rates = {} if job["system"] == "Trainer" else tuned(job["ours"], job["steps"])
     arguments = TrainingArguments(
         output_dir=str(out / "trainer"),
         max_steps=job["steps"],

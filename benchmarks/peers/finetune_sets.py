@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import json
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -88,69 +89,115 @@ def captions_with_errors(data: Path, out: Path) -> None:
             writer.writerows([damaged(text, draw), text] for text in texts)
 
 
+def learner_corrections(data: Path, out: Path) -> None:
+    """JFLEG's sentences with the first of their corrections: the first 604 learn, the last 150 test."""
+    with gzip.open(data / "jfleg" / "dev.csv.gz", "rt", encoding="utf-8", newline="") as lines:
+        rows = [(row["text"], row["ref0"]) for row in csv.DictReader(lines)]
+    for split, some in (("train", rows[:-150]), ("test", rows[-150:])):
+        with (out / f"{split}.csv").open("w", encoding="utf-8", newline="") as file_out:
+            writer = csv.writer(file_out)
+            writer.writerow(["text", "correction"])
+            writer.writerows(some)
+
+
+def _of(family: str, folder: str, kind: str, source: str, target: str, *more: str, **files: str) -> Set:
+    """A set of files as they lie in a folder; train.csv.gz and dev.csv.gz where none are named."""
+    columns = json.dumps(source.split() if " " in source else source)
+    files = {"train": "train.csv.gz", "test": "dev.csv.gz"} | files
+    named = [f'{split} = "{{data}}/{folder}/{file}"' for split, file in files.items()]
+    return Set(
+        family,
+        "\n".join([f'kind = "{kind}"', f"source = {columns}", f'target = "{target}"', *more, *named]),
+    )
+
+
+def _answers(folder: str, *more: str, prefix: str = "") -> Set:
+    """Answers that are pieces of a context, in SQuAD's format."""
+    files = {"train": f"{prefix}train.json.gz", "test": f"{prefix}dev.json.gz"}
+    return _of(
+        "electra",
+        folder,
+        "question-answering",
+        "question context",
+        "answers",
+        'format = "squad"',
+        *more,
+        **files,
+    )
+
+
+SHORT, LONG = "max_source_length = 64", "max_source_length = 512"
+ANSWER, SENTENCES = "max_target_length = 64", "max_target_length = 96"
+PAIR = "pair-classification"
+
 SETS: Mapping[str, Set] = {
-    "trec": Set(
-        "electra",
-        'kind = "classification"\nsource = "text"\ntarget = "label"\nmax_source_length = 64\n'
-        'train = "{data}/trec/train.csv.gz"\ntest = "{data}/trec/test.csv.gz"',
-    ),
-    "stsb": Set(
-        "electra",
-        'kind = "regression"\nsource = ["sentence1", "sentence2"]\ntarget = "score"\n'
-        'train = "{data}/glue_stsb/train.csv.gz"\ntest = "{data}/glue_stsb/dev.csv.gz"',
-    ),
-    "wnut17": Set(
-        "electra",
-        'kind = "tagging"\nsource = "tokens"\ntarget = "tags"\n'
-        'train = "{data}/wnut17/train.csv.gz"\ntest = "{data}/wnut17/dev.csv.gz"',
-    ),
-    "multi30k": Set(
+    "trec": _of("electra", "trec", "classification", "text", "label", SHORT, test="test.csv.gz"),
+    "stsb": _of("electra", "glue_stsb", "regression", "sentence1 sentence2", "score"),
+    "wnut17": _of("electra", "wnut17", "tagging", "tokens", "tags"),
+    "multi30k": _of(
         "t5",
-        'kind = "text-to-text"\nsource = "en"\ntarget = "de"\nmax_target_length = 64\n'
-        'train = "{data}/multi30k/en-de.train.csv.gz"\n'
-        'test = "{data}/multi30k/en-de.test_2016_flickr.csv.gz"',
+        "multi30k",
+        "text-to-text",
+        "en",
+        "de",
+        ANSWER,
+        train="en-de.train.csv.gz",
+        test="en-de.test_2016_flickr.csv.gz",
     ),
-    "e2e": Set(
-        "t5",
-        'kind = "text-to-text"\nsource = "meaning"\ntarget = "text"\nmax_target_length = 96\n'
-        'train = "{data}/e2e/train.csv.gz"\ntest = "{data}/e2e/test.csv.gz"',
-    ),
+    "e2e": _of("t5", "e2e", "text-to-text", "meaning", "text", SENTENCES, test="test.csv.gz"),
     "corrections": Set(
         "t5",
         'kind = "text-to-text"\nsource = "damaged"\ntarget = "text"\nmax_target_length = 64\n'
         'train = "{made}/train.csv"\ntest = "{made}/test.csv"',
         captions_with_errors,
     ),
-    # Those that defaults are chosen on, none of them above.
-    "sst2": Set(
-        "electra",
-        'kind = "classification"\nsource = "text"\ntarget = "label"\nmax_source_length = 64\n'
-        'train = "{data}/glue_sst2/train.csv.gz"\ntest = "{data}/glue_sst2/dev.csv.gz"',
-    ),
-    "sick": Set(
-        "electra",
-        'kind = "pair-classification"\nsource = ["premise", "hypothesis"]\ntarget = "label"\n'
-        'train = "{data}/sick/train.csv.gz"\ntest = "{data}/sick/dev.csv.gz"',
-    ),
-    "conll2003": Set(
-        "electra",
-        'kind = "tagging"\nsource = "tokens"\ntarget = "tags"\n'
-        'train = "{data}/conll2003/train.csv.gz"\ntest = "{data}/conll2003/dev.csv.gz"',
-    ),
-    "multi30k-fr": Set(
+    # Those that defaults are chosen on.
+    "sst2": _of("electra", "glue_sst2", "classification", "text", "label", SHORT),
+    "sick": _of("electra", "sick", PAIR, "premise hypothesis", "label"),
+    "conll2003": _of("electra", "conll2003", "tagging", "tokens", "tags"),
+    "multi30k-fr": _of(
         "t5",
-        'kind = "text-to-text"\nsource = "en"\ntarget = "fr"\nmax_target_length = 64\n'
-        'train = "{data}/multi30k/en-fr.train.csv.gz"\ntest = "{data}/multi30k/en-fr.val.csv.gz"',
+        "multi30k",
+        "text-to-text",
+        "en",
+        "fr",
+        ANSWER,
+        train="en-fr.train.csv.gz",
+        test="en-fr.val.csv.gz",
     ),
-    "wikisplit": Set(
-        "t5",
-        'kind = "text-to-text"\nsource = "text"\ntarget = "split"\nmax_target_length = 96\n'
-        'train = "{data}/wikisplit/train.csv.gz"\ntest = "{data}/wikisplit/dev.csv.gz"',
+    "wikisplit": _of("t5", "wikisplit", "text-to-text", "text", "split", SENTENCES),
+    "webnlg": _of("t5", "webnlg", "text-to-text", "triples", "text", SENTENCES),
+    # And the rest of the folder.
+    "ag-news": _of("electra", "ag_news", "classification", "text", "label"),
+    "imdb": _of("electra", "imdb", "classification", "text", "label", LONG),
+    "cola": _of(
+        "electra", "cola", "classification", "text", "label", SHORT, 'metrics = ["matthews", "accuracy"]'
     ),
-    "webnlg": Set(
+    "senses": _of("electra", "wordnet_senses", "classification", "definition", "supersense", SHORT),
+    "waimai": _of("electra", "waimai_zh", "classification", "text", "label"),
+    "mrpc": _of("electra", "glue_mrpc", PAIR, "sentence1 sentence2", "label"),
+    "rte": _of("electra", "glue_rte", PAIR, "premise hypothesis", "label"),
+    "qnli": _of("electra", "qnli_dev_split", PAIR, "question sentence", "label"),
+    "stsb-de": _of("electra", "stsb_de", "regression", "sentence1 sentence2", "score"),
+    "stsb-zh": _of("electra", "stsb_zh", "regression", "sentence1 sentence2", "score"),
+    "policyqa": _answers("policyqa"),
+    "cmrc2018": _answers("cmrc2018", 'metrics = ["mlqa_zh_f1"]'),
+    "xquad-de": _answers("xquad", prefix="de."),
+    "scitldr": _of(
         "t5",
-        'kind = "text-to-text"\nsource = "triples"\ntarget = "text"\nmax_target_length = 96\n'
-        'train = "{data}/webnlg/train.csv.gz"\ntest = "{data}/webnlg/dev.csv.gz"',
+        "scitldr",
+        "text-to-text",
+        "document",
+        "summary",
+        LONG,
+        ANSWER,
+        'metrics = ["rouge_l", "bleu"]',
+    ),
+    "jfleg": Set(
+        "t5",
+        'kind = "text-to-text"\nsource = "text"\ntarget = "correction"\nmetrics = ["chrf", "bleu"]\n'
+        'train = "{made}/train.csv"\ntest = "{made}/test.csv"',
+        learner_corrections,
     ),
 }
 #: What the table is of.
