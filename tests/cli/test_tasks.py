@@ -169,6 +169,12 @@ def test_rows_are_predicted_in_order_and_continued(
     assert "row 2: the column 'review' has no value" in refused(
         "predict", task, model, tmp_path / "gap.jsonl"
     )
+    # Before any row is answered.
+    (tmp_path / "late.csv").write_text("review\n" + "abak\n" * 20 + '""\n')
+    assert "late.csv, row 21: the column 'review'" in refused(
+        "predict", task, model, tmp_path / "late.csv", "--window", 8, "--out", tmp_path / "late.jsonl"
+    )
+    assert not list(tmp_path.glob("late.jsonl*"))
     assert "a file ends in .txt or .jsonl" in refused(
         "predict", task, model, inputs, "--out", tmp_path / "a.csv"
     )

@@ -98,3 +98,14 @@ def test_what_is_read_in_parts_is_not_cut(tmp_path: Path, tiny_models: dict[str,
 def test_a_metric_that_cannot_read_the_targets_is_named(tmp_path: Path) -> None:
     found = check_data(task_of(tmp_path, "text-to-text", train="cat,猫坐在垫子上\n"))
     assert [line.split(" takes")[0] for line in found.warnings()] == ["bleu"]
+
+
+def test_what_targets_do_not_suit_is_said(tmp_path: Path) -> None:
+    numbers = task_of(tmp_path, "regression", train="a,0.11\nb,0.47\n")
+    assert check_data(numbers).warnings() == [
+        "targets from 0.11 to 0.47 in steps of 0.2 are 2 numbers, all that a T5 can write: give a smaller `step`"
+    ]
+    labels = task_of(tmp_path, train="a,1\nb,1.0\nc,2\nd,x\n")
+    assert check_data(labels).warnings() == [
+        "the labels '1', '1.0' are one number written in several ways, and count as several labels"
+    ]

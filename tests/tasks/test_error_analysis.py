@@ -130,3 +130,17 @@ def test_the_page_has_all_of_it() -> None:
         "runs/b",
     ):
         assert text in page, text
+
+
+def test_the_label_of_f1_is_the_tasks_whichever_rows_are_judged(tmp_path: Path) -> None:
+    task = Task("t", "classification", ("text",), "label", metrics=("f1",))
+    judged = HeldOut(task, (Row(1, ("x",), ("b",)),), (Row(1, ("y",), ("a",)),))
+    assert judged.score(["a"]).scores == {"f1": 0.0}
+    for split in ("train", "test"):
+        (tmp_path / f"{split}.csv").write_text("text,label\nx,good\ny,bad\n")
+    files = {split: tmp_path / f"{split}.csv" for split in ("train", "test")}
+    mistyped = Task("t", "classification", ("text",), "label", **files, metrics=("f1",), positive="Good")
+    with pytest.raises(
+        UserError, match="no row has the label 'Good' that `positive` names; did you mean 'good'"
+    ):
+        HeldOut.read(mistyped, "test")

@@ -93,6 +93,8 @@ def test_numbers_are_rounded_to_the_step() -> None:
     assert (labels[0], labels[13], labels[-1], len(labels)) == ("0.0", "2.6", "5.0", 26)
     coarse = replace(task, step=1.0, range=(-1.0, 2.0))
     assert kind.labels(coarse, []) == ("-1", "0", "1", "2")
+    with pytest.raises(UserError, match=r"1,200,001 numbers in steps of 0.2, .* larger `step`, such as 5000"):
+        kind.labels(replace(task, range=(0.0, 240_000.0)), [])
 
 
 def test_entities_are_written_and_found_again() -> None:

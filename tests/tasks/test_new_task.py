@@ -66,6 +66,14 @@ def test_a_rare_label_is_in_training(tmp_path: Path) -> None:
         (["label", "text"], [(n % 3, f"t {n}") for n in range(60)], "classification", ("text",), "label"),
         (["a", "b"], [(f"t {n}", "xy"[n % 2]) for n in range(60)], "classification", ("a",), "b"),
         (["a", "b"], [("xy"[n % 2], f"t {n}") for n in range(60)], "classification", ("b",), "a"),
+        # A small table whose column says what it is.
+        (
+            ["a", "label"],
+            [(f"t {n}", "stuvwxy"[n % 7]) for n in range(20)],
+            "classification",
+            ("a",),
+            "label",
+        ),
         (["text", "score"], [(f"t {n}", n / 7) for n in range(60)], "regression", ("text",), "score"),
         (
             ["question", "answer"],
@@ -123,6 +131,9 @@ def test_what_a_table_is_is_seen(
         ),
         (["a", "answer"], [("x", "y")], {"kind": "text-to-text"}, "one row is too few for three splits"),
         (["a", "label"], [("x", "")], {}, "every row has an empty column"),
+        (["a", "b"], reviews(), {"kind": "regression"}, "regression learns numbers, and 'b' holds 'bad'"),
+        (["a", "b"], reviews(), {"source": ["a", "a"]}, "the column 'a' is named twice"),
+        (["a", "b"], reviews(), {"source": ["a"], "target": "a"}, "the column 'a' is named twice"),
         (["a", "label"], reviews(), {"held_out": 0.7}, "held_out is 0.7: give a share above 0 and below 0.5"),
         (
             ["a", "label"],
@@ -182,3 +193,21 @@ def test_a_directory_that_is_there_stays(tmp_path: Path) -> None:
 def test_rows_with_an_empty_column_are_left_out(tmp_path: Path) -> None:
     found = made(tmp_path, ["a", "label"], [*reviews(), ("", "good"), ("x", "")])
     assert found.dropped == 2 and sum(found.rows.values()) == 60
+
+
+@pytest.mark.parametrize(
+    ("times", "step"), [(5 / 59, "0.2"), (0.71 / 59, "0.02"), (1.2e6 / 59, "20000.0"), (3e-6 / 59, "1e-07")]
+)
+def test_numbers_of_any_size_get_a_step(times: float, step: str, tmp_path: Path) -> None:
+    found = made(tmp_path, ["text", "price"], [(f"t {n}", n * times) for n in range(60)])
+    assert f"\nstep = {step}  # of what a T5 writes\n" in found.path.read_text()
+    task = load_task(found.path)
+    rows = read_rows(task, "train")
+    labels = task.its_kind.labels(task, rows)
+    assert 20 <= len(labels) <= 65 and len(set(labels)) == len(labels)
+    assert {task.its_kind.target_text(task, row) for row in rows} <= set(labels)
+
+
+def test_any_name_of_a_column_is_written(tmp_path: Path) -> None:
+    found = made(tmp_path, ['a "b"\x7f\t', "label"], reviews())
+    assert load_task(found.path).source == ('a "b"\x7f\t',)

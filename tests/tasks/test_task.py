@@ -90,6 +90,8 @@ def test_one_column_is_read_without_its_name() -> None:
 
 
 def test_several_columns_are_read_with_their_names_or_as_the_template_says() -> None:
+    dotted = Task("t", "text-to-text", ("tr.en",), "tr.de", template="{tr.en}!")
+    assert dotted.text(("Long text.",)) == "Long text.!"
     task = Task("t", "pair-classification", ("a", "b"), "label", prefix="mnli ")
     assert task.text(("It {rains}.", "Wet.")) == "mnli a: It {rains}. b: Wet."
     with_template = dataclasses.replace(task, template="{b} {{if}} {a}")
@@ -139,9 +141,16 @@ def test_several_columns_are_read_with_their_names_or_as_the_template_says() -> 
         ('name = "e2e"', 'name = "e2e"\ntemplate = "{}"', "'template' has {}, which is no source"),
         ('name = "e2e"', 'name = "e2e"\nsegments = ["a", "b", "c"]', "3 segments: ELECTRA reads one or two"),
         ('name = "e2e"', 'name = "e2e"\nhead = "deep"', "no head 'deep'; did you mean 'dense'?"),
-        ('name = "e2e"', 'name = "e2e"\nstep = 0', "'step' is 0.0; it must be above 0"),
+        ('name = "e2e"', 'name = "e2e"\nstep = 0', "'step' is 0.0; it must be a number above 0"),
+        ('name = "e2e"', 'name = "e2e"\nstep = inf', "'step' is inf; it must be a number above 0"),
+        ('name = "e2e"', 'name = "e2e"\nrange = [0, inf]', "give two numbers, the lower end first"),
+        ('target = "text"', 'target = "meaning"', "the column 'meaning' is named twice"),
+        ('source = "meaning"', 'source = ["a", "a"]', "the column 'a' is named twice"),
+        ('name = "e2e"', 'name = "e2e"\ntemplate = "{meaning:d}"', "has 'd' behind the name of {meaning}"),
+        ('name = "e2e"', 'name = "e2e"\ntemplate = "{meaning!z}"', "has 'z' behind the name of {meaning}"),
+        ('name = "e2e"', 'name = "e2e"\nsegments = "{meaning!r}"', "has 'r' behind the name of {meaning}"),
         ('name = "e2e"', 'name = "e2e"\nstep = "1"', "'step' must be a number"),
-        ('name = "e2e"', 'name = "e2e"\nrange = [5, 0]', "give the lower end first"),
+        ('name = "e2e"', 'name = "e2e"\nrange = [5, 0]', "the lower end first"),
         ('name = "e2e"', 'name = "e2e"\nrange = 5', "'range' must be two numbers"),
         ('name = "e2e"', 'name = "e2e"\nsymmetric = 1', "'symmetric' must be true or false"),
         ('name = "e2e"', 'name = "e2e"\nlabels = "a"', "'labels' must be a table"),

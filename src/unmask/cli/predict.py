@@ -38,7 +38,7 @@ def predict(
 
     from unmask.hub import find_model
     from unmask.tasks.bulk import Bulk
-    from unmask.tasks.inputs import LinePredictor, RowFile, input_columns
+    from unmask.tasks.inputs import LinePredictor, RowFile
     from unmask.tasks.library import find_task
     from unmask.tasks.models import load_for_prediction
     from unmask.tasks.task import SPLITS
@@ -47,9 +47,8 @@ def predict(
     from unmask.tasks.writing import fingerprint
 
     chosen = find_task(task, data)
-    columns = input_columns(chosen)
     found = find_texts(inputs, results=out)
-    files = [RowFile(file.path, relative=file.relative, columns=columns) for file in found]
+    files = [RowFile(file.path, relative=file.relative, task=chosen) for file in found]
     source = TextFiles(files)
     kind = "txt" if out is None or out.suffix == ".txt" else "jsonl"
     if out is not None and out.suffix not in ("", ".txt", ".jsonl"):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from unmask.errors import UserError
-from unmask.tasks.kinds.kind import Row, is_empty
+from unmask.tasks.kinds.kind import Row, as_number, is_empty, listed
 from unmask.tasks.metrics import unread
 from unmask.tasks.rows import raw_rows, row_of
 from unmask.tasks.task import SPLITS, Split, Task
@@ -18,6 +18,8 @@ from unmask.tasks.task import SPLITS, Split, Task
 NOTABLE = 0.01
 #: The most frequent class by the least frequent, from which on accuracy says little.
 UNBALANCED = 10
+#: A T5 that writes fewer numbers than this tells little apart.
+FEW_NUMBERS = 5
 #: Row numbers that a finding names.
 SHOWN = 5
 
@@ -71,14 +73,14 @@ class DataCheck:
         splits: of those that the task has.
         shared: split → numbers of its rows whose source is also in training.
         only: (split, label): labels that no other split has, training's among them.
-        unread: what metrics cannot read of the targets, a line each.
+        notes: on the targets of all splits, a line each.
     """
 
     task: Task
     splits: Sequence[SplitCheck]
     shared: Mapping[Split, Sequence[int]] = field(default_factory=dict)
     only: Sequence[tuple[Split, str]] = ()
-    unread: Sequence[str] = ()
+    notes: Sequence[str] = ()
 
     def warnings(self) -> list[str]:
         """A line for each thing that should be looked at."""
@@ -91,7 +93,7 @@ class DataCheck:
         for split, label in self.only:
             rest = "it cannot be learnt" if split != "train" else "how well it is learnt is not measured"
             lines.append(f"{split}: no other split has the label {label!r}: {rest}")
-        return [*lines, *self.unread]
+        return [*lines, *self.notes]
 
 
 def _split_warnings(check: SplitCheck) -> list[str]:
@@ -161,10 +163,33 @@ def check_data(task: Task, count_tokens: TokenCounter | None = None) -> DataChec
         for label in sorted(labels[split])
         if len(splits) > 1 and not any(label in labels[other] for other in splits if other != split)
     ]
-    answers = [text for some in rows.values() for row in some for text in row.references]
-    return DataCheck(
-        task, [check for _, check in checked.values()], shared, only, unread(task.metrics, answers)
-    )
+    notes = _notes(task, [row for some in rows.values() for row in some])
+    return DataCheck(task, [check for _, check in checked.values()], shared, only, notes)
+
+
+def _notes(task: Task, rows: Sequence[Row]) -> list[str]:
+    """What targets are that the task does not suit: of other scripts, of another size, written in two ways."""
+    notes = unread(task.metrics, [text for row in rows for text in row.references])
+    if task.its_kind.head == "number":
+        values = [float(row.target) for row in rows]
+        low, high = task.range or (min(values), max(values))
+        numbers = round(high / task.step) - round(low / task.step) + 1
+        if low < high and numbers < FEW_NUMBERS:
+            notes.append(
+                f"targets from {low:g} to {high:g} in steps of {task.step:g} are {numbers} numbers, all that a T5 can "
+                "write: give a smaller `step`"
+            )
+    if task.its_kind.head == "label":
+        alike: dict[float, set[str]] = {}
+        for label in {row.target for row in rows}:
+            if as_number(label) is not None:
+                alike.setdefault(float(label), set()).add(label)
+        notes += [
+            f"the labels {listed(sorted(some))} are one number written in several ways, and count as several labels"
+            for some in alike.values()
+            if len(some) > 1
+        ]
+    return notes
 
 
 def _check_split(task: Task, split: Split, count: TokenCounter | None) -> tuple[list[Row], SplitCheck]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from unmask.errors import UserError
+from unmask.settings import nearest
 from unmask.tasks.baselines import nearest_neighbour
 from unmask.tasks.kinds.kind import Row, listed
 from unmask.tasks.metrics import (
@@ -50,6 +51,12 @@ class HeldOut:
         rows = read_rows(task, split, grouped=True)
         if kind.checks_labels and (training or task.label_names):
             check_labels(task, split, rows, kind.labels(task, training))
+        labels = {*task.label_names, *(row.target for row in (*training, *rows))}
+        if task.positive is not None and kind.head == "label" and task.positive not in labels:
+            raise UserError(
+                f"task {task.name!r}: no row has the label {task.positive!r} that `positive` names"
+                f"{nearest(task.positive, sorted(labels))}"
+            )
         return cls(task, training, rows)
 
     @property
@@ -60,7 +67,14 @@ class HeldOut:
     def judged(self) -> Judged:
         """What metrics compare predictions with."""
         groups, sources = [row.group for row in self.rows], [" ".join(row.sources) for row in self.rows]
-        return Judged(self.references, self.task.positive, groups, sources)
+        return Judged(self.references, self._positive(), groups, sources)
+
+    def _positive(self) -> str | None:
+        """The label that f1 is about: the same whichever rows are judged."""
+        if not {"f1", "group_f1"} & set(self.task.metrics):
+            return None
+        known = {*self.task.label_names, *(row.target for row in (*self.training, *self.rows))}
+        return max(known) if self.task.positive is None else self.task.positive
 
     def score(self, predictions: Sequence[str]) -> Evaluation:
         """All metrics of the task, each with its 95 % bootstrap interval."""

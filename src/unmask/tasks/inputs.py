@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from unmask.errors import UserError
@@ -16,25 +16,41 @@ from unmask.tasks.texts import READERS, TextFile, kind_of
 
 @dataclass(frozen=True)
 class RowFile(TextFile):
-    """The rows of a file, each as the JSON of the values of some columns: a `Texts` for `Bulk`.
+    """The rows of a file, each as the JSON of the values of a task's columns: a `Texts` for `Bulk`.
+
+    Of a file without columns (.txt, standard input) its lines are the only one.
 
     Attributes:
-        columns: in the file; of a file without columns (.txt, standard input) its lines are the only one.
+        task: reads them.
     """
 
-    columns: tuple[str, ...] = ()
+    task: Task = field(kw_only=True, compare=False)
 
     def __iter__(self) -> Iterator[str]:
         """Raises:
-        UserError: as for `TextFile`.
+        UserError: as for `TextFile`; a value is missing or does not fit. Names its row, from 1, so that the first
+            reading of a file (`texts.survey`) finds it before any row is answered.
         """
-        if len(self.columns) > 1 and not self.has_columns:
+        columns = input_columns(self.task)
+        if len(columns) > 1 and not self.has_columns:
             raise UserError(
-                f"{self.name} has lines, and the task reads the columns {', '.join(self.columns)}: "
+                f"{self.name} has lines, and the task reads the columns {', '.join(columns)}: "
                 "give a file with columns"
             )
-        for _, values in READERS[kind_of(self.path)](self.path, self.columns):
+        reader = READERS[kind_of(self.path)]
+        for number, (_, values) in enumerate(reader(self.path, columns), start=1):
+            row_to_ask(self.task, number, values, self.name)
             yield json.dumps(values, ensure_ascii=False)
+
+
+def row_to_ask(task: Task, number: int, values: Sequence[Any], name: str) -> Row:
+    """A row of the values of `input_columns`.
+
+    Raises:
+        UserError: a value is missing or does not fit.
+    """
+    named = dict(zip(task.its_kind.columns(task), values, strict=True))
+    return task.its_kind.row(task, number, named, f"{name}, row {number}")
 
 
 def input_columns(task: Task) -> tuple[str, ...]:
@@ -61,15 +77,11 @@ class LinePredictor:
         UserError: a value is missing or does not fit; names its row, from 1.
         """
         values = [json.loads(text) for text in texts]
-        found = self.model.predict([self._row(first + place, row) for place, row in enumerate(values)])
+        rows = [row_to_ask(self.task, first + n, row, self.name) for n, row in enumerate(values, start=1)]
+        found = self.model.predict(rows)
         if self.kind == "txt":
             return [" ".join(one.text.splitlines()) for one in found]
         return [self._line(row, one) for row, one in zip(values, found, strict=True)]
-
-    def _row(self, number: int, values: Sequence[Any]) -> Row:
-        columns = self.task.its_kind.columns(self.task)
-        where = f"{self.name}, row {number + 1}"
-        return self.task.its_kind.row(self.task, number + 1, dict(zip(columns, values, strict=True)), where)
 
     def _line(self, values: Sequence[Any], found: Prediction) -> str:
         fields = dict(zip(input_columns(self.task), values, strict=True)) | {"prediction": found.text}

@@ -6,7 +6,6 @@ import csv
 import hashlib
 import io
 import json
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +15,8 @@ from typing import Any
 from unmask import hub
 from unmask.errors import UserError
 from unmask.settings import nearest
-from unmask.tasks.kinds.kind import is_empty, text_of
+from unmask.tasks.kinds.kind import as_number, is_empty, text_of
+from unmask.tasks.kinds.regression import step_for
 from unmask.tasks.tables import check_columns, column_names, read_values
 from unmask.tasks.task import SPLITS, Split
 
@@ -37,6 +37,8 @@ LABEL_NAMES = (
 NUMBER_NAMES = ("", "id", "idx", "index", "unnamed: 0")
 #: A column with at most so many different values, and on average so many rows each, holds labels.
 MOST_LABELS, ROWS_A_LABEL = 100, 4
+#: Where the column is called so.
+ROWS_A_NAMED_LABEL = 2
 KINDS = ("classification", "regression", "text-to-text")
 
 
@@ -98,6 +100,10 @@ def new_task(
         raise UserError(f"{out} is there already: name another directory with --out, or delete it")
     if not out.parent.is_dir():
         raise UserError(f"{out} cannot be made: there is no directory {out.parent}")
+    named = [*source, *([] if target is None else [target])]
+    for column in named:
+        if named.count(column) > 1:
+            raise UserError(f"the column {column!r} is named twice by --source and --target")
     sources, wanted, ignored = _columns(path, source, target)
     read = list(zip(*read_values(path, [*sources, wanted]), strict=True))
     whole = [row for row in read if not any(map(is_empty, row))]
@@ -109,7 +115,10 @@ def new_task(
         )
         for row in whole
     ]
-    found = kind or _kind([row[-1] for row in rows])
+    found = kind or _kind([row[-1] for row in rows], wanted)
+    strange = [row[-1] for row in rows if found == "regression" and as_number(row[-1]) is None]
+    if strange:
+        raise UserError(f"{path}: regression learns numbers, and {wanted!r} holds {strange[0]!r}")
     labels = Counter(row[-1] for row in rows) if found == "classification" else Counter[str]()
     if target is None and wanted in labels:
         raise UserError(
@@ -187,18 +196,12 @@ def listed_columns(columns: Sequence[str]) -> str:
     return " and ".join(repr(column) if column else "one without a name" for column in columns)
 
 
-def _kind(targets: Sequence[str]) -> str:
+def _kind(targets: Sequence[str], column: str) -> str:
     different = len(set(targets))
-    if all(map(_is_number, targets)) and different * ROWS_A_LABEL > len(targets):
+    rows_a_label = ROWS_A_NAMED_LABEL if column.lower() in LABEL_NAMES else ROWS_A_LABEL
+    if all(as_number(text) is not None for text in targets) and different * ROWS_A_LABEL > len(targets):
         return "regression"
-    return "classification" if different <= min(MOST_LABELS, len(targets) / ROWS_A_LABEL) else "text-to-text"
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False
+    return "classification" if different <= min(MOST_LABELS, len(targets) / rows_a_label) else "text-to-text"
 
 
 def _split(
@@ -226,7 +229,7 @@ def _write(
 ) -> None:
     def quoted(value: Any) -> str:
         # A TOML basic string is a JSON string, of names that have no control characters.
-        return json.dumps(value, ensure_ascii=False)
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
     lines = [
         f"name = {quoted(out.name)}",
@@ -235,6 +238,10 @@ def _write(
         f"target = {quoted(target)}",
         *(f"{split} = {quoted(f'{split}.csv')}" for split in SPLITS),
     ]
+    if kind == "regression":
+        numbers = [float(row[-1]) for row in splits["train"]]
+        if min(numbers) < max(numbers):
+            lines += [f"step = {step_for(min(numbers), max(numbers))!r}  # of what a T5 writes"]
     with hub.atomic_directory(out) as directory:
         (directory / "task.toml").write_text("\n".join([*lines, ""]), encoding="utf-8")
         for split, rows in splits.items():

@@ -42,10 +42,10 @@ class FinetuneSettings:
         optimiser: adamw, scaled-adamw (steps relative to each tensor's size), electra-adam (no bias
             correction), adafactor (T5's), or muon (experimental: for the layers' matrices, adamw for the rest);
             default: adafactor for T5, adamw for ELECTRA and for LoRA.
-        learning_rate: the schedule's peak; default: 1e-3 for T5, of widths below 512 up to 3e-2; 3e-4, 1e-4 and 5e-5
-            for ELECTRA small, base and large; 1e-3 for LoRA.
+        learning_rate: the schedule's peak; default: 1e-3 for T5, of widths below 512 up to 3e-2; 3e-3, 3e-4, 1e-4
+            and 5e-5 for ELECTRA up to a width of 128, small, base and large; 1e-3 for LoRA.
         layer_decay: (ELECTRA) factor of the learning rate from each layer to the one below it; 1: none; default:
-            0.8 for small and base, 0.9 for large, 1 for LoRA, for a writer and from scratch.
+            1 up to a width of 128, 0.8 for small and base, 0.9 for large, 1 for LoRA, for a writer and from scratch.
         schedule: constant, linear, cosine, wsd, inverse-square-root or electra; default: constant with adafactor,
             else linear.
         warmup_share: share of the steps until the peak; default: none with adafactor, else 0.1.

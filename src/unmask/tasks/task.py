@@ -13,6 +13,7 @@ and, where the defaults of `Task` are not right, any other of its fields.
 
 from __future__ import annotations
 
+import math
 import os
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -119,17 +120,21 @@ class Task:
             raise UserError(f"{where}: no kind {self.kind!r}{nearest(self.kind, list(KINDS))}")
         if not self.source:
             raise UserError(f"{where}: 'source' names no column")
+        columns = [*self.source, *filter(None, [self.target])]
+        twice = [column for column in columns if columns.count(column) > 1]
+        if twice:
+            raise UserError(f"{where}: the column {twice[0]!r} is named twice in 'source' and 'target'")
         if not self.target and self.its_kind.trains:
             raise UserError(f"{where}: the key 'target' is missing")
         self._check_metrics(where)
         for key in ("stride", "max_question", "max_answer", "max_source_length", "max_target_length"):
             if getattr(self, key) < 1:
                 raise UserError(f"{where}: {key!r} is {getattr(self, key)}; it must be 1 or more")
-        if not self.step > 0:
-            raise UserError(f"{where}: 'step' is {self.step}; it must be above 0")
-        if self.range is not None and not self.range[0] < self.range[1]:
+        if not 0 < self.step < math.inf:
+            raise UserError(f"{where}: 'step' is {self.step}; it must be a number above 0")
+        if self.range is not None and not -math.inf < self.range[0] < self.range[1] < math.inf:
             raise UserError(
-                f"{where}: 'range' is {list(self.range)}: give the lower end first, then the higher"
+                f"{where}: 'range' is {list(self.range)}: give two numbers, the lower end first, then the higher"
             )
         if self.head not in HEADS:
             raise UserError(f"{where}: no head {self.head!r}{nearest(self.head, HEADS)}")
@@ -156,12 +161,18 @@ class Task:
 
     def _check_template(self, where: str, key: str, template: str) -> None:
         try:
-            names = [name for _, name, _, _ in Formatter().parse(template) if name is not None]
+            parts = list(Formatter().parse(template))
         except ValueError as error:
             raise UserError(
                 f"{where}: {key!r} is {template!r}: {error}; write braces twice to mean them"
             ) from None
-        for name in names:
+        for _, name, spec, conversion in parts:
+            if name is None:
+                continue
+            if spec or conversion:
+                raise UserError(
+                    f"{where}: {key!r} has {conversion or spec!r} behind the name of {{{name}}}: leave it out"
+                )
             if name not in self.source:
                 raise UserError(
                     f"{where}: {key!r} has {{{name}}}, which is no source column{nearest(name, self.source)}"
@@ -222,7 +233,10 @@ class Task:
         return tuple(sources)
 
     def _filled(self, template: str, sources: Sequence[str]) -> str:
-        return template.format(**dict(zip(self.source, sources, strict=True)))
+        # Not str.format: it takes a column "a.b" for b of a.
+        texts = dict(zip(self.source, sources, strict=True))
+        parts = Formatter().parse(template)
+        return "".join(literal + ("" if name is None else texts[name]) for literal, name, _, _ in parts)
 
 
 def load_task(path: str | os.PathLike[str]) -> Task:

@@ -191,6 +191,15 @@ def is_empty(value: Any) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
+def as_number(text: str) -> float | None:
+    """The finite number that a text writes, if it does."""
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
 def list_of(value: Any, column: str, where: str) -> list[Any] | None:
     """The values of a column that holds lists; None where it holds something else."""
     return list(value) if isinstance(value, (list, tuple)) else None
