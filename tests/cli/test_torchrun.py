@@ -12,7 +12,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
+from unmask.tasks.new_task import new_task
 from unmask.training.metrics import read_metrics
 
 pytestmark = pytest.mark.long
@@ -147,3 +150,39 @@ def test_muon_on_shards_is_refused_before_the_run(
     assert code != 0
     assert error.count("error: the optimiser muon needs whole matrices") == 1
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_finetuning_on_two_ranks(
+    parallel: str, corpus: Path, recipes: dict[str, Path], tmp_path: Path
+) -> None:
+    """The weights of one process but for rounding: it evaluates too, the two do not."""
+    base = tmp_path / "base"
+    begun = Launched("pretrain", recipes["electra"], "--data", corpus, "--out", base, "--steps", 2).wait()
+    assert begun[0] == 0, begun[2]
+    rows = [(f"review number {n}", "good" if n % 3 else "bad") for n in range(90)]
+    (tmp_path / "reviews.csv").write_text("text,label\n" + "".join(f"{a},{b}\n" for a, b in rows))
+    task = new_task(tmp_path / "reviews.csv", tmp_path / "reviews").path
+    flags = ["--epochs", 2, "--batch-size", 8, "--learning-rate", "1e-3", "--precision", "float32", "--out"]
+    command = ["finetune", task, base / "model", *flags]
+    one = subprocess.run(
+        [sys.executable, "-m", "unmask", *map(str, [*command, tmp_path / "one", "--evaluate-every", 0])],
+        capture_output=True,
+        text=True,
+    )
+    assert one.returncode == 0, one.stderr
+    code, _, error = Launched(*command, tmp_path / "two", "--parallel", parallel).wait()
+    assert code == 0, error
+    first, second = (load_file(tmp_path / run / "model" / "model.safetensors") for run in ("one", "two"))
+    assert first.keys() == second.keys()
+    for name, tensor in first.items():
+        torch.testing.assert_close(second[name], tensor, rtol=1e-3, atol=2e-4)
+    steps = [
+        [
+            line["step"]
+            for line in read_metrics(tmp_path / run / "metrics.jsonl")
+            if line["kind"] == "training"
+        ]
+        for run in ("one", "two")
+    ]
+    assert steps[0] == steps[1]
