@@ -51,13 +51,13 @@ class HeldOut:
         rows = read_rows(task, split, grouped=True)
         if kind.checks_labels and (training or task.label_names):
             check_labels(task, split, rows, kind.labels(task, training))
-        labels = {*task.label_names, *(row.target for row in (*training, *rows))}
-        if task.positive is not None and kind.head == "label" and task.positive not in labels:
+        found = cls(task, training, rows)
+        if task.positive is not None and kind.head == "label" and task.positive not in found._labels:
             raise UserError(
                 f"task {task.name!r}: no row has the label {task.positive!r} that `positive` names"
-                f"{nearest(task.positive, sorted(labels))}"
+                f"{nearest(task.positive, sorted(found._labels))}"
             )
-        return cls(task, training, rows)
+        return found
 
     @property
     def references(self) -> list[tuple[str, ...]]:
@@ -73,8 +73,12 @@ class HeldOut:
         """The label that f1 is about: the same whichever rows are judged."""
         if not {"f1", "group_f1"} & set(self.task.metrics):
             return None
-        known = {*self.task.label_names, *(row.target for row in (*self.training, *self.rows))}
-        return max(known) if self.task.positive is None else self.task.positive
+        return max(self._labels) if self.task.positive is None else self.task.positive
+
+    @property
+    def _labels(self) -> set[str]:
+        """All that the task or a row names."""
+        return {*self.task.label_names, *(row.target for row in (*self.training, *self.rows))}
 
     def score(self, predictions: Sequence[str]) -> Evaluation:
         """All metrics of the task, each with its 95 % bootstrap interval."""
